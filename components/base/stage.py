@@ -1,0 +1,51 @@
+"""Brings a policy in from outside: fetches it, refuses what must not be loaded, fingerprints and records it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pydantic import Field
+
+from posttrain.artifacts.contracts import enough_room
+from posttrain.artifacts.digests import content_files
+from posttrain.artifacts.policy import inspect_policy
+from posttrain.progress import Progress
+from posttrain.settings import Settings
+from posttrain.stage import Parents, Stage, Work
+from posttrain.storage import fetch
+from posttrain.taxonomy import Kind
+
+
+class BaseSettings(Settings):
+    """Where the policy lies."""
+
+    uri: str = Field(description="a Hugging Face model directory: a path, file:// or s3://bucket/prefix")
+
+
+def run(settings: BaseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Copy the policy's files into the artifact."""
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        source = fetch(settings.uri, Path(scratch))
+        inspect_policy(source)
+        files = content_files(source)
+        enough_room(out, sum(file.stat().st_size for file in files))
+        for number, file in enumerate(files, start=1):
+            target = out / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            progress.update(number, len(files), "file")
+    return Work(facts={"uri": settings.uri, **inspect_policy(out)})
+
+
+STAGE = Stage(
+    name="base",
+    output="policy",
+    makes=Kind.POLICY,
+    parents={},
+    settings=BaseSettings,
+    run=run,
+    method="supplied",
+    image="control",
+)

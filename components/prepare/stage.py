@@ -1,0 +1,123 @@
+"""Data made fit to train or measure on: validated, deduplicated, decontaminated, mixed with replay; all counted.
+
+Reads a problem file (rows with `prompt` and `verifier`) or trajectories in any of TRL's dataset shapes. What is
+dropped is counted by reason; where too large a share is malformed or contaminated, the data is wrong, not dirty, and
+the stage stops.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from posttrain.artifacts.problems import read_problems, write_problems
+from posttrain.artifacts.rows import Row, read_rows
+from posttrain.artifacts.trajectories import read_trajectories, shape_of, write_trajectories
+from posttrain.data.clean import Cleaning, Contamination
+from posttrain.data.problems import parse_problems
+from posttrain.data.trajectories import parse_trajectories
+from posttrain.errors import ContractError, DataError
+from posttrain.progress import Progress
+from posttrain.settings import Settings
+from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.storage import fetch
+from posttrain.taxonomy import Kind
+
+
+class PrepareSettings(Settings):
+    """What to read and how strict to be."""
+
+    uri: str = Field(description="a .jsonl, .json or .parquet file or a folder of them: a path, file:// or s3://")
+    kind: Literal["problems", "trajectories"] = Field(description="what the rows are")
+    source: str = Field(default="", description="where the rows come from, for the record; unset: the file's name")
+    max_malformed: float = Field(
+        default=0.01, ge=0, le=1, description="largest share of unusable rows before it is an error"
+    )
+    max_contaminated: float = Field(
+        default=0.1, ge=0, le=1, description="largest share of rows found in held_out, likewise"
+    )
+    replay_share: float = Field(
+        default=0.5, ge=0, lt=1, description="share of replay rows in the result, if replay is given"
+    )
+    limit: int | None = Field(default=None, gt=0, description="keep at most so many rows, chosen at random")
+
+
+PARENTS = {
+    "held_out": ParentSpec(Kind.PROBLEMS, required=False, help="problems whose prompts must not be trained on"),
+    "replay": ParentSpec(Kind.TRAJECTORIES, required=False, help="earlier trajectories to mix in against forgetting"),
+}
+
+
+def check(settings: PrepareSettings, parents: Parents) -> None:
+    """Replay goes with trajectories only."""
+    if parents.maybe("replay") and settings.kind == "problems":
+        raise ContractError("prepare: replay is mixed into trajectories, not into problems; leave it out")
+
+
+def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Read, clean, mix, write."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = fetch(settings.uri, Path(scratch))
+        read = read_rows(source)
+    if not read.rows and not read.malformed:
+        raise DataError(f"{settings.uri}: no rows; give data to prepare")
+    cleaning = Cleaning(
+        settings.uri, settings.max_malformed, settings.max_contaminated, len(read.rows) + len(read.malformed)
+    )
+    cleaning.malformed(read.malformed)
+    held_out = parents.maybe("held_out")
+    contamination = Contamination(read_problems(held_out.path) if held_out else [])
+    facts: dict[str, str | int | float] = {"kind": settings.kind, "source": settings.source or Path(settings.uri).name}
+    if held_out:
+        facts["held_out"] = held_out.digest
+    if settings.kind == "problems":
+        problems = cleaning.keep(parse_problems(read, cleaning), contamination)
+        write_problems(_limited(problems, settings), out)
+        facts["rows"] = min(len(problems), settings.limit or len(problems))
+    else:
+        rows = cleaning.keep(parse_trajectories(read, str(facts["source"]), cleaning), contamination)
+        replay = parents.maybe("replay")
+        mixed = _mixed(_limited(rows, settings), read_trajectories(replay.path) if replay else [], settings, cleaning)
+        write_trajectories(mixed, out)
+        facts |= {"rows": len(mixed), "shape": shape_of(mixed[0], settings.uri).name}
+    progress.update(1, 1, "rows checked")
+    return Work(facts=facts, counts=cleaning.counts, metrics={"rows_kept": float(facts["rows"])})
+
+
+def _limited(rows: list, settings: PrepareSettings) -> list:
+    if settings.limit is None or len(rows) <= settings.limit:
+        return rows
+    kept = sorted(random.Random(settings.seed).sample(range(len(rows)), settings.limit))
+    return [rows[index] for index in kept]
+
+
+def _mixed(rows: list[Row], replay: list[Row], settings: PrepareSettings, cleaning: Cleaning) -> list[Row]:
+    """Rows and replay in one shuffled list, replay making up its share (repeated or sampled as needed)."""
+    if not replay:
+        return rows
+    shapes = shape_of(rows[0], settings.uri), shape_of(replay[0], "replay")
+    if shapes[0] != shapes[1]:
+        raise ContractError(f"{settings.uri}: {shapes[0].name} rows cannot be mixed with {shapes[1].name} replay")
+    wanted = round(len(rows) * settings.replay_share / (1 - settings.replay_share))
+    draw = random.Random(settings.seed)
+    whole, rest = divmod(wanted, len(replay))
+    mixed = rows + replay * whole + draw.sample(replay, rest)
+    draw.shuffle(mixed)
+    cleaning.counts["replay_rows"] = wanted
+    return mixed
+
+
+STAGE = Stage(
+    name="prepare",
+    output="data",
+    makes=lambda settings: Kind(settings.kind),
+    parents=PARENTS,
+    settings=PrepareSettings,
+    run=run,
+    check=check,
+    image="control",
+)

@@ -1,0 +1,39 @@
+"""The KFP face of the stage register."""
+
+from typing import Optional
+
+from kfp import dsl
+from posttrain.components.images import CONTROL
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
+def register(
+    policy: dsl.Input[dsl.Model],
+    decision: dsl.Input[dsl.Artifact],
+    registry: str,
+    model: str,
+    registration: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    settings: Optional[dict] = None,
+    name: str = "",
+):
+    """Register a policy that a gate let through; nothing else gets in.
+
+    Args:
+        policy: The candidate.
+        decision: A gate's decision about this very policy.
+        registry: The registry: a path, file:// or s3://bucket/prefix.
+        model: The model's name in it.
+        settings: Any other setting of the stage, by name; wins over the parameters above.
+        name: The stage's name in its recipe, for the record.
+
+    Returns:
+        registration: Where the policy was registered.
+        metrics: The version.
+        page: What was registered where.
+    """
+    arguments = dict(locals())
+    from posttrain.components.task import run_task
+
+    run_task("register", arguments)

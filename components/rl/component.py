@@ -1,0 +1,63 @@
+"""The KFP face of the stage rl."""
+
+from typing import Optional
+
+from kfp import dsl
+from posttrain.components.images import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def rl(
+    init: dsl.Input[dsl.Model],
+    problems: dsl.Input[dsl.Dataset],
+    policy: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    method: str = "grpo",
+    learning_rate: Optional[float] = None,
+    epochs: Optional[float] = None,
+    max_steps: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    accumulation: Optional[int] = None,
+    group_size: int = 8,
+    kl: float = 0.0,
+    max_new_tokens: int = 512,
+    temperature: float = 1.0,
+    lora_rank: int = 0,
+    seed: int = 0,
+    trainer_args: Optional[dict] = None,
+    settings: Optional[dict] = None,
+    name: str = "",
+    role: str = "",
+):
+    """Reinforcement learning with verifiable rewards: GRPO and its published variants (on-policy).
+
+    Args:
+        init: The policy to start from, and the reference of the KL term.
+        problems: Prompts with verifiers.
+        method: grpo, dr_grpo, dapo, bnpo, gspo, cispo or sapo.
+        learning_rate: Peak learning rate; unset is TRL's 1e-6.
+        epochs: Passes over the prompts; unset is TRL's 3.
+        max_steps: Optimizer steps; overrides epochs.
+        batch_size: Sequences per device and forward pass; unset is TRL's 8.
+        accumulation: Forward passes per optimizer step; unset is 1.
+        group_size: Completions a prompt, the group that advantages compare.
+        kl: Weight of the KL term towards init.
+        max_new_tokens: Longest completion in tokens.
+        temperature: Sampling temperature.
+        lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
+        seed: Seeds every random choice.
+        trainer_args: Any other argument of trl.GRPOConfig.
+        settings: Any other setting of the stage, by name; wins over the parameters above.
+        name: The stage's name in its recipe, for the record.
+        role: The role it is meant to play: expansion, reshaping or consolidation.
+
+    Returns:
+        policy: The trained policy, with its record.
+        metrics: The last value of every training curve.
+        page: What was trained from what, with curves.
+    """
+    arguments = dict(locals())
+    from posttrain.components.task import run_task
+
+    run_task("rl", arguments)

@@ -1,0 +1,155 @@
+"""Reinforcement learning with verifiable rewards: GRPO and its published variants.
+
+Maximises E[A · min(r, clip(r, 1 ± ε))] − β KL(π ‖ π_ref) with group-relative advantages A = (R − mean) / std over
+the completions of one prompt (2402.03300, eq. 3 and 4). What this is, and is not:
+
+1. On-policy: each rollout is sampled by the learner itself; the staleness that really occurred is recorded, and a
+   schedule that reuses rollouts beyond `max_staleness` is refused before it starts.
+2. `trl.GRPOTrainer` does the work; a variant is a row of `_VARIANTS`, nothing else differs.
+3. The reward is the problem's verifier. Unscorable answers (None) leave the group's baseline and get no advantage.
+4. The reference of the KL term is `init`, reloaded from disk. Without `kl` there is none.
+5. DAPO's dynamic sampling is not in TRL; `dapo` here is its loss, clip-higher and masking of truncated answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from posttrain import verifiers
+from posttrain.artifacts.contracts import size_of
+from posttrain.artifacts.problems import Problem, read_problems
+from posttrain.errors import ConfigError
+from posttrain.generation.prompts import check_prompts_fit
+from posttrain.progress import Progress
+from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.taxonomy import Kind
+from posttrain.training.settings import TrainSettings
+
+Variant = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
+
+# What each paper changes, in TRL's arguments. `trainer_args` may override any of it.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo"},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "dapo": {"loss_type": "dapo", "epsilon_high": 0.28, "mask_truncated_completions": True},
+    "bnpo": {"loss_type": "bnpo"},
+    # TRL warns unless sequence-level ratios go with the grpo loss; the clipping range is the paper's section 5.1.
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
+    "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},
+    "sapo": {"loss_type": "sapo"},
+}
+
+
+class RLSettings(TrainSettings):
+    """Reinforcement learning; unset values are TRL's defaults."""
+
+    method: Variant = Field(default="grpo", description="the published variant")
+    group_size: int = Field(default=8, gt=1, description="completions a prompt, the group that advantages compare")
+    kl: float = Field(default=0.0, ge=0, description="weight β of the KL term towards init")
+    max_new_tokens: int = Field(default=512, gt=0, description="longest completion, in tokens")
+    temperature: float = Field(default=1.0, gt=0, description="sampling temperature")
+    slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
+    max_staleness: int = Field(default=0, ge=0, description="optimizer steps after which a rollout is not on-policy")
+
+
+PARENTS = {
+    "init": ParentSpec(Kind.POLICY, help="the policy to start from, and the reference of the KL term"),
+    "problems": ParentSpec(Kind.PROBLEMS, help="prompts with verifiers"),
+}
+
+
+def check(settings: RLSettings, parents: Parents) -> None:
+    """Prompts must fit and groups must fill batches."""
+    init = parents.one("init")
+    check_prompts_fit(init, read_problems(parents.one("problems").path, settings.slices), settings.max_new_tokens)
+    rollouts = (settings.batch_size or 8) * (settings.accumulation or 1)
+    if rollouts % settings.group_size:
+        raise ConfigError(
+            f"rl: batch_size × accumulation = {rollouts} is not a multiple of group_size={settings.group_size}; "
+            "a step samples whole groups"
+        )
+
+
+def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Train and write the policy."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    from posttrain.training.arguments import trainer_config
+    from posttrain.training.online import measuring, prompt_dataset, refuse_planned_staleness, trace_of
+    from posttrain.training.policy import load_tokenizer, lora_config
+    from posttrain.training.run import train, trainer_scratch
+    from posttrain.training.staleness import expected_staleness
+
+    init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
+    counts: Counter[str] = Counter()
+    with trainer_scratch() as scratch:
+        config = trainer_config(
+            GRPOConfig,
+            settings,
+            scratch,
+            num_generations=settings.group_size,
+            beta=settings.kl,
+            max_completion_length=settings.max_new_tokens,
+            temperature=settings.temperature,
+            **{k: v for k, v in _VARIANTS[settings.method].items() if k not in settings.trainer_args},
+        )
+        planned = expected_staleness(
+            config.steps_per_generation * config.num_iterations, config.gradient_accumulation_steps
+        )
+        refuse_planned_staleness(planned, settings.max_staleness, settings.accept_provenance)
+        trainer, work = train(
+            lambda listener: measuring(GRPOTrainer)(
+                model=str(init.path),
+                reward_funcs=verifier_reward(problems, counts),
+                args=config,
+                train_dataset=prompt_dataset(problems),
+                processing_class=load_tokenizer(init.path),
+                peft_config=lora_config(settings),
+                callbacks=[listener],
+            ),
+            init,
+            out,
+            progress,
+        )
+    work.trace = trace_of(trainer, init.digest, settings.max_staleness)
+    work.counts = {"problems": len(problems), **counts}
+    return work
+
+
+def verifier_reward(problems: list[Problem], counts: Counter[str]) -> Callable[..., list[float | None]]:
+    """A TRL reward function: the verified score of each completion, None where it is unscorable.
+
+    Args:
+        counts: gains `rollouts` and `unscorable`.
+    """
+
+    def verified(completions: list[Any], problem: list[int], **columns: Any) -> list[float | None]:
+        scores = []
+        for completion, index in zip(completions, problem, strict=True):
+            asked = problems[index]
+            text = completion if isinstance(completion, str) else completion[-1]["content"]
+            prompt = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
+            scores.append(verifiers.verify(text, asked.verifier, asked.reference, prompt).score)
+        counts["rollouts"] += len(scores)
+        counts["unscorable"] += sum(score is None for score in scores)
+        return scores
+
+    return verified
+
+
+STAGE = Stage(
+    name="rl",
+    output="policy",
+    makes=Kind.POLICY,
+    parents=PARENTS,
+    settings=RLSettings,
+    run=run,
+    check=check,
+    method=lambda settings: settings.method,
+    size=lambda parents: 2 * size_of(parents.one("init")),
+)

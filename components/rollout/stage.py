@@ -1,0 +1,104 @@
+"""Samples a policy: n trajectories a problem, each with its sampler's digest and token log-probabilities.
+
+Kept and trained on later, these are the policy's own samples but off-policy: a fixed batch (2604.07941 v1, 4.3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from posttrain.artifacts.problems import Problem, read_problems
+from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import write_trajectories
+from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.prompts import check_prompts_fit
+from posttrain.progress import Progress
+from posttrain.settings import Settings
+from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.taxonomy import Kind
+
+
+class RolloutSettings(Settings):
+    """How to sample."""
+
+    samples: int = Field(default=8, gt=0, description="trajectories a problem")
+    max_new_tokens: int = Field(default=512, gt=0, description="longest completion, in tokens")
+    temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 = greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus")
+    top_k: int = Field(default=0, ge=0, description="0 = all tokens")
+    batch_rows: int = Field(default=512, gt=0, description="sequences decoded together")
+    slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
+    limit: int | None = Field(default=None, gt=0, description="only the first so many problems")
+
+
+PARENTS = {
+    "policy": ParentSpec(Kind.POLICY, help="the sampler"),
+    "problems": ParentSpec(Kind.PROBLEMS, help="what to sample on"),
+}
+
+
+def check(settings: RolloutSettings, parents: Parents) -> None:
+    """Prompts must leave room for the completion."""
+    check_prompts_fit(parents.one("policy"), chosen(settings, parents), settings.max_new_tokens)
+
+
+def chosen(settings: RolloutSettings, parents: Parents) -> list[Problem]:
+    """The problems that these settings select."""
+    return read_problems(parents.one("problems").path, settings.slices)[: settings.limit]
+
+
+def run(settings: RolloutSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Sample and write one row a trajectory."""
+    from posttrain.generation.transformers import load_policy, sample
+
+    sampler, problems = parents.one("policy"), chosen(settings, parents)
+    model, tokenizer = load_policy(sampler.path)
+    sampled = sample(
+        model,
+        tokenizer,
+        [problem.prompt for problem in problems],
+        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
+        batch_rows=settings.batch_rows,
+        on_progress=lambda done, total: progress.update(done, total, "trajectory"),
+    )
+    rows = [
+        _row(problem, completion, sampler.digest)
+        for problem, completions in zip(problems, sampled, strict=True)
+        for completion in completions
+    ]
+    write_trajectories(rows, out)
+    truncated = sum(row["finish"] == "length" for row in rows)
+    return Work(
+        facts={"rows": len(rows), "shape": "prompt-completion", "sampler": sampler.digest},
+        counts={"trajectories": len(rows), "truncated": truncated},
+        metrics={"truncated_share": truncated / max(len(rows), 1)},
+    )
+
+
+def _row(problem: Problem, completion: Completion, sampler: str) -> Row:
+    conversational = isinstance(problem.prompt, list)
+    return {
+        "prompt": problem.prompt,
+        "completion": [{"role": "assistant", "content": completion.text}] if conversational else completion.text,
+        "problem_id": problem.id,
+        "verifier": problem.verifier,
+        "reference": problem.reference,
+        "slice": problem.slice,
+        "sampler": sampler,
+        "source": "rollout",
+        "logprobs": completion.logprobs,
+        "finish": completion.finish,
+    }
+
+
+STAGE = Stage(
+    name="rollout",
+    output="trajectories",
+    makes=Kind.TRAJECTORIES,
+    parents=PARENTS,
+    settings=RolloutSettings,
+    run=run,
+    check=check,
+)

@@ -1,0 +1,57 @@
+"""The KFP face of the stage sft."""
+
+from typing import Optional
+
+from kfp import dsl
+from posttrain.components.images import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def sft(
+    init: dsl.Input[dsl.Model],
+    data: dsl.Input[dsl.Dataset],
+    policy: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    method: str = "sft",
+    learning_rate: Optional[float] = None,
+    epochs: Optional[float] = None,
+    max_steps: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    accumulation: Optional[int] = None,
+    max_length: Optional[int] = None,
+    lora_rank: int = 0,
+    seed: int = 0,
+    trainer_args: Optional[dict] = None,
+    settings: Optional[dict] = None,
+    name: str = "",
+    role: str = "",
+):
+    """Supervised fine-tuning of a policy on supplied trajectories (off-policy).
+
+    Args:
+        init: The policy to start from.
+        data: Trajectories: prompt-completion, messages or text rows.
+        method: sft (negative log-likelihood) or dft (dynamic fine-tuning).
+        learning_rate: Peak learning rate; unset is TRL's 2e-5.
+        epochs: Passes over the data; unset is TRL's 3.
+        max_steps: Optimizer steps; overrides epochs.
+        batch_size: Sequences per device and forward pass; unset is TRL's 8.
+        accumulation: Forward passes per optimizer step; unset is 1.
+        max_length: Longest sequence in tokens; unset is TRL's 1024.
+        lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
+        seed: Seeds every random choice.
+        trainer_args: Any other argument of trl.SFTConfig.
+        settings: Any other setting of the stage, by name; wins over the parameters above.
+        name: The stage's name in its recipe, for the record.
+        role: The role it is meant to play: expansion, reshaping or consolidation.
+
+    Returns:
+        policy: The trained policy, with its record.
+        metrics: The last value of every training curve.
+        page: What was trained from what, with curves.
+    """
+    arguments = dict(locals())
+    from posttrain.components.task import run_task
+
+    run_task("sft", arguments)

@@ -1,0 +1,122 @@
+"""Makes a smaller student from a teacher: fewer layers, narrower if asked, every weight taken from the teacher's.
+
+Layers are kept at even distances, first and last included (as DistilBERT did, 1910.01108, section 3); a narrower
+tensor takes the leading channels of each dimension, the same ones everywhere, so it stays a sub-network. No gradient
+is taken: what the student lost is what `distill` has to bring back.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from posttrain.artifacts.contracts import size_of
+from posttrain.artifacts.policy import inspect_policy
+from posttrain.errors import ConfigError, nearest
+from posttrain.progress import Progress
+from posttrain.settings import Settings
+from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.taxonomy import Kind
+
+# Where decoder layers live in Transformers' models: model.layers.3.…, transformer.h.3.…
+_LAYER = re.compile(r"(.*\.(?:layers|h|blocks|block)\.)(\d+)(\..+)")
+
+
+class StudentSettings(Settings):
+    """The student's size."""
+
+    layers: int | None = Field(default=None, gt=0, description="decoder layers to keep; unset: half the teacher's")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="other smaller config values, as intermediate_size"
+    )
+    max_ratio: float = Field(default=0.5, gt=0, le=1, description="largest allowed share of the teacher's parameters")
+
+
+PARENTS = {"teacher": ParentSpec(Kind.POLICY, help="the policy to shrink")}
+
+
+def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Build the smaller model, copy the weights, check the size, write."""
+    from transformers import AutoModelForCausalLM
+
+    from posttrain.training.policy import copy_tokenizer
+
+    teacher = parents.one("teacher")
+    large = AutoModelForCausalLM.from_pretrained(teacher.path, use_safetensors=True, dtype="auto")
+    config, kept = smaller_config(large.config, settings)
+    small = AutoModelForCausalLM.from_config(config, dtype=large.dtype)
+    small.load_state_dict(sliced_weights(large.state_dict(), small.state_dict(), kept))
+    small.save_pretrained(out)
+    copy_tokenizer(teacher.path, out)
+    facts = inspect_policy(out)
+    ratio = int(facts["parameters"]) / int(teacher.record.facts["parameters"])
+    if ratio > settings.max_ratio:
+        raise ConfigError(
+            f"student: {facts['parameters']} parameters are {ratio:.0%} of the teacher's, over max_ratio="
+            f"{settings.max_ratio:.0%}; keep fewer layers (now {len(kept)}), narrow it by config, or raise max_ratio"
+        )
+    progress.update(1, 1, "student built")
+    return Work(facts=facts, metrics={"parameters": float(facts["parameters"]), "parameter_ratio": ratio})
+
+
+def smaller_config(config: Any, settings: StudentSettings) -> tuple[Any, list[int]]:
+    """The student's config and the teacher's layers it keeps, in order.
+
+    Raises:
+        ConfigError: a config value is unknown or not smaller, or there are too few layers.
+    """
+    total = config.num_hidden_layers
+    wanted = settings.layers or max(1, total // 2)
+    if wanted > total:
+        raise ConfigError(f"student: layers={wanted}, but the teacher has {total}; keep at most as many")
+    kept = [round(index * (total - 1) / max(wanted - 1, 1)) for index in range(wanted)]
+    values = config.to_dict()
+    for name, value in settings.config.items():
+        if name not in values:
+            raise ConfigError(f"student: config has no {name!r}{nearest(name, values)}")
+        # KFP's JSON makes every number a double.
+        values[name] = int(value) if isinstance(value, float) and isinstance(values[name], int) else value
+    for name, value in values.items():
+        # Per-layer lists, such as layer_types of models that mix attention kinds.
+        if isinstance(value, list) and len(value) == total:
+            values[name] = [value[index] for index in kept]
+    depth = "n_layer" if "n_layer" in values else "num_hidden_layers"
+    values[depth] = wanted
+    return type(config).from_dict(values), kept
+
+
+def sliced_weights(teacher: dict[str, Any], student: dict[str, Any], kept: list[int]) -> dict[str, Any]:
+    """The student's weights: the kept layers' tensors, each cut to the student's shape.
+
+    Raises:
+        ConfigError: a tensor of the student is larger than the teacher's, or has no counterpart.
+    """
+    weights = {}
+    for name, tensor in student.items():
+        layer = _LAYER.match(name)
+        source = f"{layer[1]}{kept[int(layer[2])]}{layer[3]}" if layer else name
+        if source not in teacher:
+            raise ConfigError(
+                f"student: {name} has no counterpart {source} in the teacher; change layers and widths only"
+            )
+        whole = teacher[source]
+        if whole.dim() != tensor.dim() or any(s > t for s, t in zip(tensor.shape, whole.shape, strict=True)):
+            raise ConfigError(
+                f"student: {name} {tuple(tensor.shape)} does not fit in the teacher's {tuple(whole.shape)}"
+            )
+        weights[name] = whole[tuple(slice(size) for size in tensor.shape)].clone()
+    return weights
+
+
+STAGE = Stage(
+    name="student",
+    output="policy",
+    makes=Kind.POLICY,
+    parents=PARENTS,
+    settings=StudentSettings,
+    run=run,
+    size=lambda parents: size_of(parents.one("teacher")),
+)

@@ -1,0 +1,77 @@
+"""The joint between a KFP task and a stage: artifacts and parameters in, record, metadata, metrics and page out."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posttrain.components.catalogue import load_stage
+
+from posttrain.artifacts.metadata import encode
+from posttrain.artifacts.record import Record
+from posttrain.errors import PosttrainError
+from posttrain.progress import Progress
+from posttrain.stage import Stage, execute
+
+# KFP has no lists of artifacts: the parents of a role that takes several are `evaluations_1 … evaluations_8`.
+_NUMBERED = re.compile(r"(.+)_\d+$")
+
+
+def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
+    """Run a stage inside a KFP task.
+
+    Args:
+        name: the stage.
+        arguments: the component function's `locals()`: KFP artifacts and parameters by name. Parameters are settings
+            of the stage; the parameter `settings` holds any others and wins.
+
+    Returns:
+        The record of what was made.
+
+    An error ends the process with one line and its exit code: 2 for a mistake of the user, 75 for a fault that a
+    retry may mend.
+    """
+    stage = load_stage(name)
+    parents: dict[str, list[Path]] = {}
+    settings: dict[str, Any] = {}
+    for key, value in arguments.items():
+        role = parent_role(key, stage)
+        if role and value is not None:
+            parents.setdefault(role, []).append(Path(value.path))
+        elif not role and key not in (stage.output, "metrics", "page", "settings") and value != "":
+            settings[key] = value
+    settings |= arguments.get("settings") or {}
+    output, metrics, page = arguments[stage.output], arguments["metrics"], arguments["page"]
+    with answering(settings.get("name") or name):
+        record = execute(stage, parents, settings, Path(output.path), Path(page.path))
+    output.metadata.update(encode(record))
+    for metric, number in sorted(record.metrics.items()):
+        metrics.log_metric(metric, float(number))
+    return record
+
+
+def parent_role(key: str, stage: Stage[Any]) -> str | None:
+    """The parent role that a component's argument stands for, None if it is a parameter or an output."""
+    if key in stage.parents:
+        return key
+    numbered = _NUMBERED.match(key)
+    return numbered[1] if numbered and numbered[1] in stage.parents else None
+
+
+@contextmanager
+def answering(stage: str) -> Iterator[None]:
+    """Turn an error on purpose into one line on stderr, an event, and an exit code."""
+    progress = Progress(stage)
+    try:
+        yield
+    except PosttrainError as error:
+        progress.event("failed", message=str(error))
+        progress.say(f"{type(error).__name__}: {error}")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        progress.event("failed", message=f"{type(error).__name__}: {error}")
+        raise

@@ -1,0 +1,112 @@
+"""Scores trajectories by each row's verifier; optionally keeps only the best of them.
+
+Unscorable rows are counted and keep a null reward: null is not zero.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from pydantic import Field
+
+from posttrain import verifiers
+from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
+from posttrain.errors import ContractError, DataError
+from posttrain.progress import Progress
+from posttrain.settings import Settings
+from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.taxonomy import Kind
+
+
+class VerifySettings(Settings):
+    """What to keep."""
+
+    min_reward: float | None = Field(default=None, description="keep only rows with at least this reward; unset = all")
+    max_per_problem: int | None = Field(default=None, gt=0, description="keep at most so many rows a problem")
+    distinct: bool = Field(default=False, description="keep one row for each distinct completion of a problem")
+
+
+PARENTS = {"trajectories": ParentSpec(Kind.TRAJECTORIES, help="rows with verifier and reference, such as rollouts")}
+
+
+def check(settings: VerifySettings, parents: Parents) -> None:
+    """Rows must be scorable by the shape they have."""
+    facts = parents.one("trajectories").record.facts
+    if facts.get("shape", "prompt-completion") != "prompt-completion":
+        raise ContractError(
+            f"verify: {facts['shape']} rows have no single completion to score; give prompt-completion rows"
+        )
+
+
+def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """Score every row, then filter."""
+    rows = read_trajectories(parents.one("trajectories").path)
+    for number, row in enumerate(rows, start=1):
+        if not row.get("verifier"):
+            raise DataError(
+                f"{parents.one('trajectories').path}: row {number} names no verifier; verify needs one a row"
+            )
+        verdict = verifiers.verify(completion_text(row), row["verifier"], row.get("reference"), prompt_of(row))
+        row["reward"], row["answer"] = verdict.score, verdict.answer
+        progress.update(number, len(rows), "trajectory")
+    unscorable = sum(row["reward"] is None for row in rows)
+    scores = [row["reward"] for row in rows if row["reward"] is not None]
+    kept = _kept(rows, settings)
+    if not kept:
+        raise DataError(f"verify: none of {len(rows)} trajectories reaches min_reward={settings.min_reward}; lower it")
+    write_trajectories(kept, out)
+    return Work(
+        facts={"rows": len(kept), "shape": "prompt-completion"},
+        counts={
+            "trajectories": len(rows),
+            "unscorable": unscorable,
+            "kept": len(kept),
+            "dropped": len(rows) - len(kept),
+        },
+        metrics={"mean_reward": sum(scores) / len(scores) if scores else 0.0, "kept_share": len(kept) / len(rows)},
+    )
+
+
+def completion_text(row: Row) -> str:
+    """The completion as text: the last message of a conversational one."""
+    completion = row["completion"]
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def prompt_of(row: Row) -> str:
+    """The prompt as text, for verifiers that look at it."""
+    prompt = row["prompt"]
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def _kept(rows: list[Row], settings: VerifySettings) -> list[Row]:
+    kept: list[Row] = []
+    per_problem: dict[str, int] = defaultdict(int)
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        problem = row.get("problem_id") or prompt_of(row)
+        key = (problem, completion_text(row))
+        if settings.min_reward is not None and (row["reward"] is None or row["reward"] < settings.min_reward):
+            continue
+        if settings.distinct and key in seen:
+            continue
+        if settings.max_per_problem is not None and per_problem[problem] >= settings.max_per_problem:
+            continue
+        per_problem[problem] += 1
+        seen.add(key)
+        kept.append(row)
+    return kept
+
+
+STAGE = Stage(
+    name="verify",
+    output="scored",
+    makes=Kind.TRAJECTORIES,
+    parents=PARENTS,
+    settings=VerifySettings,
+    run=run,
+    check=check,
+    image="control",
+)

@@ -1,0 +1,1 @@
+"""Recipe → Kubeflow pipeline, and running it."""

@@ -1,0 +1,128 @@
+"""Recipe → Kubeflow pipeline: one parameterised pipeline per recipe.
+
+Its parameters are the recipe's inputs, one dict of settings per stage (the full default object, so that the UI's JSON
+editor shows what can be changed) and the scheduling block. The signature is made at compile time, because KFP reads
+a pipeline's parameters from its function's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl
+from posttrain.components.catalogue import load_stage
+from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, parameters, schedule
+
+from posttrain.recipes.load import in_order
+from posttrain.recipes.schema import Recipe, StageSpec
+from posttrain.settings import parse_settings
+
+# Settings that a recipe gives on its own, outside a stage's dict.
+_OUTSIDE = {"name", "role"}
+
+
+def compile_recipe(recipe: Recipe, path: Path, scheduling: Scheduling | None = None) -> None:
+    """Write the recipe's pipeline as YAML."""
+    compiler.Compiler().compile(build_pipeline(recipe, scheduling or Scheduling()), str(path))
+
+
+def build_pipeline(recipe: Recipe, scheduling: Scheduling) -> Any:
+    """The recipe as a KFP pipeline."""
+
+    def pipeline(*positional: Any, **named: Any) -> None:
+        # KFP calls the function with its parameters in order.
+        values = signature.bind(*positional, **named).arguments
+        _build_tasks(recipe, scheduling, values)
+
+    signature = inspect.Signature(_parameters(recipe, scheduling))
+    pipeline.__signature__ = signature  # type: ignore[attr-defined]
+    pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    pipeline.__doc__ = _docstring(recipe, scheduling)
+    pipeline.__name__ = recipe.name.replace("-", "_")
+    return dsl.pipeline(name=recipe.name, display_name=recipe.title)(pipeline)
+
+
+def _parameters(recipe: Recipe, scheduling: Scheduling) -> list[inspect.Parameter]:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    inputs = [
+        inspect.Parameter(
+            name, kind, default=inspect.Parameter.empty if i.default is None else i.default, annotation=str
+        )
+        for name, i in recipe.inputs.items()
+    ]
+    stages = [
+        inspect.Parameter(f"{name}_settings", kind, default=stage_defaults(name, spec), annotation=dict)
+        for name, spec in recipe.stages.items()
+    ]
+    required = [parameter for parameter in inputs if parameter.default is inspect.Parameter.empty]
+    optional = [parameter for parameter in inputs if parameter.default is not inspect.Parameter.empty]
+    return [*required, *optional, *stages, *parameters(scheduling)]
+
+
+def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
+    """A stage's settings as the recipe has them, with the stage's own defaults for the rest; inputs left out."""
+    stage = load_stage(spec.use)
+    settings = parse_settings(stage.settings, spec.checkable(), f"stages.{name}.with")
+    # No nulls: KFP's compiler refuses them in a default.
+    return settings.model_dump(mode="json", exclude=_OUTSIDE | spec.bound().keys(), exclude_none=True)
+
+
+def _docstring(recipe: Recipe, scheduling: Scheduling) -> str:
+    """Google style, which is where KFP takes the parameters' descriptions from."""
+    lines = [recipe.description or recipe.title, "", "Args:"]
+    lines += [f"    {name}: {entry.help}" for name, entry in recipe.inputs.items()]
+    lines += [
+        f"    {name}_settings: Settings of {name} ({spec.use}). {spec.why}".rstrip()
+        for name, spec in recipe.stages.items()
+    ]
+    lines += [f"    {parameter.name}: {RUN_TIME[parameter.name].help}" for parameter in parameters(scheduling)]
+    return "\n".join(lines)
+
+
+def _build_tasks(recipe: Recipe, scheduling: Scheduling, values: dict[str, Any]) -> None:
+    tasks: dict[str, dsl.PipelineTask] = {}
+    for name in in_order(recipe):
+        spec = recipe.stages[name]
+        with _conditions(spec, tasks):
+            stage = load_stage(spec.use)
+            task = load_component(spec.use)(**_arguments(name, spec, recipe, tasks, values))
+            task.set_display_name(name)
+            schedule(task, stage.image, scheduling, values)
+        tasks[name] = task
+
+
+def _conditions(spec: StageSpec, tasks: dict[str, dsl.PipelineTask]) -> Any:
+    """`when` as a dsl.If; a stage waits for at most one gate."""
+    for gate, verdict in spec.when.items():
+        return dsl.If(tasks[gate].outputs["verdict"] == verdict, name=f"{gate} says {verdict}")
+    return nullcontext()
+
+
+def load_component(stage: str) -> Any:
+    """A stage's KFP component."""
+    return getattr(import_module(f"posttrain.components.{stage}.component"), stage)
+
+
+def _arguments(
+    name: str, spec: StageSpec, recipe: Recipe, tasks: dict[str, dsl.PipelineTask], values: dict[str, Any]
+) -> dict[str, Any]:
+    """A component's arguments: parents, the settings that are inputs, and the stage's dict."""
+    stage = load_stage(spec.use)
+    arguments: dict[str, Any] = {"name": name, "settings": values[f"{name}_settings"]}
+    if spec.role:
+        arguments["role"] = spec.role.value
+    for role, given in spec.parents.items():
+        many = stage.parents[role].most > 1
+        for number, parent in enumerate([given] if isinstance(given, str) else given, start=1):
+            output = load_stage(recipe.stages[parent].use).output
+            arguments[f"{role}_{number}" if many else role] = tasks[parent].outputs[output]
+    required = {
+        key for key, spec_ in (load_component(spec.use).component_spec.inputs or {}).items() if not spec_.optional
+    }
+    # KFP wants a value for a required parameter beside the one in the dict.
+    arguments |= {key: value for key, value in spec.settings.items() if key in required}
+    return arguments | {key: values[name] for key, name in spec.bound().items()}

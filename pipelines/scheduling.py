@@ -1,0 +1,123 @@
+"""How tasks are scheduled, applied in one place to every stage.
+
+What KFP lets be decided at run time is a pipeline parameter (`schedule_…`); the rest is `Scheduling`, fixed when the
+pipeline is compiled, because KFP writes it into the pipeline spec.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import dsl, kubernetes
+from posttrain.components.images import CONTROL, TRAIN
+from pydantic import BaseModel, ConfigDict, Field
+
+from posttrain.errors import ConfigError
+
+
+class Scheduling(BaseModel):
+    """What is fixed when the pipeline is compiled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accelerator: bool = Field(
+        default=True, description="train and rollout pods ask for schedule_gpu_count accelerators"
+    )
+    shared_memory: str = Field(
+        default="16Gi", description="size of /dev/shm in train pods; empty = the runtime's 64 MiB"
+    )
+    retries: int = Field(default=2, ge=0, description="how often a failed task is tried again")
+    retry_backoff: str = Field(default="60s", description="pause before the first retry; doubled each time")
+    timeout_hours: float = Field(default=24, gt=0, description="a task that runs longer is failed")
+    pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """A run-time parameter: its type, default and help."""
+
+    type: type
+    default: Any
+    help: str
+
+
+RUN_TIME: Mapping[str, RunTime] = {
+    "schedule_control_image": RunTime(str, CONTROL, "Image of stages without a model."),
+    "schedule_train_image": RunTime(str, TRAIN, "Image of stages with a model."),
+    "schedule_gpu_count": RunTime(int, 1, "Accelerators per pod that holds a model."),
+    "schedule_gpu_type": RunTime(str, "nvidia.com/gpu", "Resource name of the accelerator."),
+    "schedule_node_selector": RunTime(dict, {}, "Node labels that pods with a model need."),
+    "schedule_tolerations": RunTime(list, [], "Tolerations of pods with a model, as in a pod spec."),
+    "schedule_secret": RunTime(
+        str, "posttrain-s3", "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; may be absent."
+    ),
+    "schedule_memory": RunTime(str, "8Gi", "Memory request of pods with a model."),
+    "schedule_cpu": RunTime(str, "2", "CPU request of pods with a model."),
+}
+
+
+def read_scheduling(path: Path | None) -> Scheduling:
+    """A scheduling file (YAML), or the defaults.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or has an unknown or wrong value.
+    """
+    if path is None:
+        return Scheduling()
+    try:
+        return Scheduling.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+# Secret keys that become environment variables of the same name; each may be absent.
+_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+
+
+def parameters(scheduling: Scheduling) -> list[inspect.Parameter]:
+    """The pipeline parameters that scheduling adds."""
+    left_out = () if scheduling.accelerator else ("schedule_gpu_count", "schedule_gpu_type")
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=run_time.default, annotation=run_time.type
+        )
+        for name, run_time in RUN_TIME.items()
+        if name not in left_out
+    ]
+
+
+def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
+    """Apply everything to one task.
+
+    Args:
+        image: "control" or "train", as the stage declares.
+        values: the pipeline's parameters by name.
+    """
+    # A pipeline's result depends on what lies behind its URIs, which KFP's cache key does not see.
+    task.set_caching_options(False)
+    task.set_container_image(values[f"schedule_{image}_image"])
+    if scheduling.retries:
+        task.set_retry(scheduling.retries, backoff_duration=scheduling.retry_backoff, backoff_factor=2.0)
+    kubernetes.set_timeout(task, int(scheduling.timeout_hours * 3600))
+    kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
+    if image == "train":
+        _place_model(task, scheduling, values)
+
+
+def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
+    task.set_cpu_request(values["schedule_cpu"])
+    task.set_memory_request(values["schedule_memory"])
+    kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
+    kubernetes.add_toleration_json(task, values["schedule_tolerations"])
+    if scheduling.accelerator:
+        task.set_accelerator_type(values["schedule_gpu_type"])
+        task.set_accelerator_limit(values["schedule_gpu_count"])
+    if scheduling.shared_memory:
+        # NCCL and data loaders need more than the runtime's 64 MiB.
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

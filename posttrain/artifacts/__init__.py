@@ -1,0 +1,1 @@
+"""What stages exchange: policies, problems, trajectories, evaluations; their digests, records and contracts."""

@@ -1,0 +1,51 @@
+"""SHA-256 of files and of what an artifact consists of.
+
+A file's digest is the plain SHA-256 of its bytes, so a weight file's digest equals the one the Hugging Face Hub shows.
+An artifact's digest is the SHA-256 of its sorted (path, file digest) pairs: it names the content, not where or when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RECORD_FILE = "posttrain.json"
+
+# Files beside a model that do not change what it does; a README edited by hand must not make another policy of it.
+_NOT_CONTENT_SUFFIXES = {".md", ".lock", ".gitattributes"}
+
+
+def digest_file(path: Path) -> str:
+    """Lower-case hexadecimal SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_value(value: Any) -> str:
+    """SHA-256 of a JSON-encodable value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def content_files(directory: Path) -> list[Path]:
+    """The files that make the artifact what it is, sorted by relative path: all but the record, docs and dot-files."""
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.is_file()
+        and path.name != RECORD_FILE
+        and path.suffix not in _NOT_CONTENT_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
+
+
+def digest_directory(directory: Path) -> dict[str, str]:
+    """Relative POSIX path → digest, for every content file."""
+    return {path.relative_to(directory).as_posix(): digest_file(path) for path in content_files(directory)}
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """The artifact's digest from its files' digests."""
+    return digest_value(sorted(files.items()))

@@ -1,0 +1,139 @@
+"""Rows of data files: JSONL, JSON, Parquet. Reading counts what it cannot read; writing is byte-deterministic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from posttrain.artifacts.digests import RECORD_FILE
+from posttrain.errors import DataError
+
+Row = dict[str, Any]
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass
+class Rows:
+    """What a file held: usable rows, each with its place (`file:line`), and the places that could not be read."""
+
+    rows: list[Row] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+
+    def add(self, row: Any, place: str) -> None:
+        """Keep an object, count anything else as malformed."""
+        if isinstance(row, dict):
+            self.rows.append(row)
+            self.places.append(place)
+        else:
+            self.malformed.append(f"{place}: {type(row).__name__} instead of an object")
+
+
+def data_files(path: Path) -> list[Path]:
+    """The data files that `path` is or contains, sorted.
+
+    Raises:
+        DataError: nothing is there, or nothing of a known format.
+    """
+    if path.is_file():
+        # KFP downloads an object to a path of its own choosing, so a file without suffix is read as JSONL.
+        if path.suffix not in (*SUFFIXES, ""):
+            raise DataError(f"{path}: unknown format {path.suffix!r}; use {', '.join(SUFFIXES)}")
+        return [path]
+    if not path.exists():
+        raise DataError(f"{path}: no such file or directory; give a {', '.join(SUFFIXES)} file or a folder of them")
+    files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.name != RECORD_FILE and p.is_file())
+    if not files:
+        raise DataError(f"{path}: no {', '.join(SUFFIXES)} file in it")
+    return files
+
+
+def read_rows(path: Path) -> Rows:
+    """Read every data file at `path`.
+
+    Raises:
+        DataError: nothing to read, or a Parquet file that is not one.
+    """
+    read = Rows()
+    for file in data_files(path):
+        if file.suffix == ".parquet":
+            _read_parquet(file, read)
+        elif file.suffix == ".json":
+            _read_json(file, read)
+        else:
+            _read_jsonl(file, read)
+    return read
+
+
+def _read_parquet(file: Path, into: Rows) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{file}: not a Parquet file ({str(error).splitlines()[0]}); write it again") from None
+    for number, row in enumerate(table.to_pylist(), start=1):
+        into.add(row, f"{file}: row {number}")
+
+
+def _read_json(file: Path, into: Rows) -> None:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not JSON ({error}); write a list of objects, or JSONL") from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        into.add(row, f"{file}: row {number}")
+
+
+def _read_jsonl(file: Path, into: Rows) -> None:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{file}:{number}"
+            try:
+                into.add(json.loads(line), place)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                into.malformed.append(f"{place}: not JSON ({error})")
+
+
+def write_table(rows: Sequence[Row], file: Path, json_columns: Sequence[str] = ()) -> None:
+    """Write rows as one Parquet file; the same rows give the same bytes.
+
+    Args:
+        json_columns: columns whose values may be of any JSON type; stored as JSON text.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = sorted({key for row in rows for key in row})
+    data = {
+        column: [
+            json.dumps(row.get(column), sort_keys=True) if column in json_columns else row.get(column) for row in rows
+        ]
+        for column in columns
+    }
+    try:
+        table = pyarrow.table(data)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise DataError(f"{file.name}: a column mixes types ({str(error).splitlines()[0]}); make it uniform") from None
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def read_table(file: Path, json_columns: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows that `write_table` wrote.
+
+    Raises:
+        DataError: the file is missing or not Parquet.
+    """
+    if not file.is_file():
+        raise DataError(f"{file.parent}: no {file.name} in it; it is not an artifact of this kind")
+    for row in read_rows(file).rows:
+        for column in json_columns:
+            row[column] = json.loads(row[column]) if row.get(column) is not None else None
+        yield row

@@ -1,0 +1,108 @@
+"""`posttrain …`: the command line. Heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Post-train language models as measured, recorded, gated stages on Kubeflow Pipelines.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# `--base DIR`, `--problems FILE` …: the inputs differ from recipe to recipe, so they are read from what is left over.
+_INPUTS_AS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A named recipe or a YAML file of your own.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Change a stage's setting; may be repeated."),
+]
+
+
+@app.command(context_settings=_INPUTS_AS_OPTIONS)
+def run(
+    context: typer.Context,
+    recipe: RecipeName,
+    out: Annotated[str, typer.Option(help="Where runs and the registry go: a directory, or s3:// for the registry.")],
+    changes: Sets = None,
+) -> None:
+    """Run a recipe here, through Kubeflow Pipelines' local runner. Inputs are options: --base DIR --problems FILE …"""
+    from posttrain.cli.run import run_recipe
+
+    run_recipe(recipe, context.args, out, changes or [])
+
+
+@app.command("compile", context_settings=_INPUTS_AS_OPTIONS)
+def compile_(
+    recipe: RecipeName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's YAML.")] = Path("pipeline.yaml"),
+    scheduling: Annotated[Path | None, typer.Option(help="Compile-time scheduling (YAML).")] = None,
+    changes: Sets = None,
+) -> None:
+    """Compile a recipe to a Kubeflow pipeline."""
+    from posttrain.cli.run import compile_to
+
+    compile_to(recipe, output, scheduling, changes or [])
+
+
+@app.command()
+def recipes(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Show this one.")] = None,
+) -> None:
+    """List the named recipes, or show one: its inputs, stages, provenance and roles."""
+    from posttrain.cli.show import show_recipe, show_recipes
+
+    show_recipe(recipe) if recipe else show_recipes()
+
+
+@app.command()
+def lineage(model: Annotated[Path, typer.Argument(help="A policy or any other artifact.")]) -> None:
+    """Which data, sampler, teacher, judge, parent and settings made this model."""
+    from posttrain.cli.show import show_lineage
+
+    show_lineage(model)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: report.html in it.")] = None,
+) -> None:
+    """Write the report of a run, finished or not."""
+    from posttrain.cli.show import write_report
+
+    write_report(run, output or run / "report.html")
+
+
+@app.command()
+def world(
+    name: Annotated[str, typer.Argument(help="countdown")],
+    out: Annotated[Path, typer.Option(help="A new directory.")],
+    seed: Annotated[int, typer.Option(help="Seeds data and model.")] = 0,
+) -> None:
+    """Build a small world to try things in: a base model with known weaknesses, its problems and demonstrations."""
+    from posttrain.cli.world import build_world
+
+    build_world(name, out, seed)
+
+
+def main() -> None:
+    """Entry point; errors on purpose end in one line and their exit code."""
+    from posttrain.errors import PosttrainError
+
+    try:
+        app()
+    except PosttrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""`posttrain run` and `posttrain compile`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from posttrain.cli.arguments import changed, parse_inputs
+from posttrain.cli.watch import Watcher
+from posttrain.components.catalogue import load_stages
+from posttrain.errors import ConfigError, PosttrainError
+from posttrain.progress import EVENTS_VARIABLE
+from posttrain.recipes.load import check_recipe, in_order, load_recipe
+from posttrain.recipes.schema import Recipe
+
+
+def compile_to(name: str, output: Path, scheduling: Path | None, changes: list[str]) -> None:
+    """Compile a recipe, with changes, to YAML."""
+    from posttrain.pipelines.compiler import compile_recipe
+    from posttrain.pipelines.scheduling import read_scheduling
+
+    recipe = _recipe(name, changes)
+    compile_recipe(recipe, output, read_scheduling(scheduling))
+    print(f"{output}: {recipe.title}, {len(recipe.stages)} stages")
+
+
+def _recipe(name: str, changes: list[str]) -> Recipe:
+    stages = load_stages()
+    recipe = changed(load_recipe(name, stages), changes)
+    check_recipe(recipe, name, stages)
+    return recipe
+
+
+def run_recipe(name: str, arguments: list[str], out: str, changes: list[str]) -> None:
+    """Compile a recipe and run it here; show progress, then the table and the report's path.
+
+    Raises:
+        PosttrainError: inputs are wrong, or a stage failed.
+    """
+    recipe = _recipe(name, changes)
+    registry = out.rstrip("/") + "/registry"
+    runs = Path("runs" if "://" in out else out).absolute() / "runs"
+    defaults = {"registry": registry if "://" in out else str(Path(registry).absolute())}
+    inputs = parse_inputs(recipe, arguments, {k: v for k, v in defaults.items() if k in recipe.inputs})
+    run = _new_run(runs, recipe)
+    from posttrain.pipelines.compiler import compile_recipe
+
+    compile_recipe(recipe, run / "pipeline.yaml")
+    (run / "arguments.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
+    watcher = Watcher(in_order(recipe), run / "events.jsonl")
+    code = _run_child(run, watcher)
+    _finish(run, watcher, code)
+
+
+def _new_run(runs: Path, recipe: Recipe) -> Path:
+    run = runs / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        run.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError(f"{run}: a run started this very second; start again") from None
+    return run
+
+
+def _run_child(run: Path, watcher: Watcher) -> int:
+    """The local runner in a process of its own, its log in run.log; its tasks write the events that we draw."""
+    environment = {**os.environ, EVENTS_VARIABLE: str(run / "events.jsonl"), "TOKENIZERS_PARALLELISM": "false"}
+    # A recipe reads models from directories only; without this, Transformers asks the Hub about every one of them.
+    environment.setdefault("HF_HUB_OFFLINE", "1")
+    command = [sys.executable, "-m", "posttrain.pipelines.local", "pipeline.yaml", "arguments.json", "artifacts"]
+    with (run / "run.log").open("w", encoding="utf-8") as log:
+        child = subprocess.Popen(command, cwd=run, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            with watcher.drawn():
+                while child.poll() is None:
+                    watcher.read()
+                    time.sleep(0.2)
+                watcher.read()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    return child.returncode
+
+
+def _finish(run: Path, watcher: Watcher, code: int) -> None:
+    from posttrain.cli.show import print_run, write_report
+
+    if code:
+        where = f"{run / 'run.log'}"
+        reason = watcher.failure or _last_error(run / "run.log")
+        raise PosttrainError(f"{reason} (log: {where})")
+    print_run(run)
+    write_report(run, run / "report.html")
+
+
+def _last_error(log: Path) -> str:
+    lines = [
+        line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if re.search(r"Error\b", line)
+    ]
+    return lines[-1].strip() if lines else "the run failed"

@@ -1,0 +1,1 @@
+"""From a user's rows to problems and trajectories: parsing, deduplication, decontamination, counting."""

@@ -1,0 +1,187 @@
+"""What one evaluation says, and what changed between two, overall and by slice; every number with its interval.
+
+Problems without a single scored sample are left out and counted. Samples that could not be scored are in no n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from posttrain.artifacts.evaluation import Measured
+from posttrain.diagnosis.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
+from posttrain.diagnosis.passk import Floats, informative_rate, ladder, largest_k, pass_at_k, pass_hat_k, usual_samples
+from posttrain.diagnosis.support import Paired, SupportSets, counts, distinct_right, pair, support_sets
+from posttrain.errors import DataError
+
+Marks = Mapping[str, Sequence[bool | None]]
+"""By problem: whether each sample was right (None: unscorable), in the order of `Measured.tokens`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One evaluation (or slice of one) in numbers. Rates are means over problems."""
+
+    problems: int
+    unscorable_problems: int
+    unscorable_samples: int
+    samples: int
+    """n: scored samples that at least nine in ten problems have; the curve's k do not pass it."""
+    too_few: dict[int, int]
+    """For each k, how many problems have fewer than k scored samples and are left out there."""
+    pass_at: dict[int, Interval]
+    pass_hat: dict[int, Interval]
+    informative: dict[int, Interval]
+    """Share of groups of that size that would carry gradient in GRPO or RLOO."""
+    headroom: Interval
+    """pass@K - pass@1, K = half the samples: what reshaping could gain."""
+    distinct_right: Interval
+    tokens: Interval
+    tokens_right: Interval
+    tokens_wrong: Interval
+    """Mean length of right and of wrong completions; unknown where no marks were given."""
+    truncated: Interval
+    slices: dict[str, Summary]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A rate before and after, and the paired difference."""
+
+    before: Interval
+    after: Interval
+    delta: Interval
+
+    def __str__(self) -> str:
+        return f"{self.before} to {self.after}, difference {self.delta}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same problems (or one slice of them)."""
+
+    problems: int
+    k: int
+    """K of `pass_k`: half the samples unless the caller chose another."""
+    too_few: int
+    """Problems with fewer than K scored samples on a side, left out of `pass_k`."""
+    pass_1: Change
+    pass_k: Change
+    pass_1_kept: Interval
+    """Difference in pass@1 among the problems within support both before and after."""
+    support: SupportSets
+    slices: dict[str, Comparison]
+
+
+def summarise(measured: Sequence[Measured], marks: Marks | None = None, seed: int = 0) -> Summary:
+    """Everything that one evaluation says.
+
+    Args:
+        marks: which samples were right, for the lengths of right and wrong completions. An evaluation keeps only how
+            many were.
+
+    Raises:
+        DataError: the marks of a problem are not one for each of its completions.
+    """
+    ordered = sorted(measured, key=lambda row: row.problem_id)  # so that the rows' order does not change the draws
+    ks = ladder(usual_samples(counts(ordered)[0]))
+    parts = {name: [row for row in ordered if row.slice == name] for name in sorted({row.slice for row in ordered})}
+    slices = {name: _summary(rows, marks, ks, seed, {}) for name, rows in parts.items()}
+    return _summary(ordered, marks, ks, seed, slices)
+
+
+def compare(before: Sequence[Measured], after: Sequence[Measured], k: int | None = None, seed: int = 0) -> Comparison:
+    """What changed from one policy to another on the same problems.
+
+    Args:
+        k: K of pass@K; by default half the samples, since at k = n the estimate is a mere 0 or 1 for each problem.
+
+    Raises:
+        ContractError: the evaluations are not of the same problems.
+    """
+    pairs = pair(before, after)
+    k = largest_k(usual_samples(_scored_by_both(pairs))) if k is None else k
+    names = sorted({row.slice for row in (*pairs.before, *pairs.unscorable)})
+    slices = {name: _comparison(pairs.in_slice(name), k, seed, {}) for name in names}
+    return _comparison(pairs, k, seed, slices)
+
+
+def _summary(
+    rows: Sequence[Measured], marks: Marks | None, ks: tuple[int, ...], seed: int, slices: dict[str, Summary]
+) -> Summary:
+    usable = [row for row in rows if row.scored]
+    scored_M, correct_M = counts(usable)
+    half = largest_k(ks[-1])
+
+    def curve(estimator: Callable[[Floats, Floats, int], Floats], ks: Sequence[int]) -> dict[int, Interval]:
+        columns = [estimator(scored_M, correct_M, k) for k in ks]
+        return dict(zip(ks, bootstrap_columns(np.column_stack(columns), seed), strict=True)) if ks else {}
+
+    headroom_M = pass_at_k(scored_M, correct_M, half) - pass_at_k(scored_M, correct_M, 1)
+    lengths_M3 = np.array([_lengths(row, marks) for row in usable]).reshape(-1, 3)
+    tokens, right, wrong = bootstrap_columns(lengths_M3, seed, bounds=None)
+    return Summary(
+        problems=len(usable),
+        unscorable_problems=len(rows) - len(usable),
+        unscorable_samples=sum(row.sampled - row.scored for row in rows),
+        samples=usual_samples(scored_M),
+        too_few={k: int((scored_M < k).sum()) for k in ks},
+        pass_at=curve(pass_at_k, ks),
+        pass_hat=curve(pass_hat_k, ks),
+        informative=curve(informative_rate, [k for k in ks if k > 1]),
+        headroom=bootstrap(headroom_M, seed),
+        distinct_right=bootstrap([distinct_right(row, row.scored) for row in usable], seed, bounds=None),
+        tokens=tokens,
+        tokens_right=right,
+        tokens_wrong=wrong,
+        truncated=bootstrap([row.truncated / row.sampled for row in usable], seed),
+        slices=slices,
+    )
+
+
+def _comparison(pairs: Paired, k: int, seed: int, slices: dict[str, Comparison]) -> Comparison:
+    (scored0_M, correct0_M), (scored1_M, correct1_M) = counts(pairs.before), counts(pairs.after)
+    before_M2, after_M2 = (
+        np.column_stack([pass_at_k(scored_M, correct_M, 1), pass_at_k(scored_M, correct_M, k)])
+        for scored_M, correct_M in ((scored0_M, correct0_M), (scored1_M, correct1_M))
+    )
+    # A problem that one side cannot estimate is left out of both, or before, after and difference would disagree.
+    lacking_M2 = np.isnan(before_M2) | np.isnan(after_M2)
+    before_M2[lacking_M2] = after_M2[lacking_M2] = np.nan
+    sides = (bootstrap_columns(before_M2, seed), bootstrap_columns(after_M2, seed))
+    pass_1, pass_k = (
+        Change(*change) for change in zip(*sides, paired_difference(before_M2, after_M2, seed), strict=True)
+    )
+    kept_M = (correct0_M > 0) & (correct1_M > 0)
+    return Comparison(
+        problems=len(pairs.before),
+        k=k,
+        too_few=int((_scored_by_both(pairs) < k).sum()),
+        pass_1=pass_1,
+        pass_k=pass_k,
+        pass_1_kept=paired_difference(before_M2[kept_M, :1], after_M2[kept_M, :1], seed)[0],
+        support=support_sets(pairs, seed),
+        slices=slices,
+    )
+
+
+def _scored_by_both(pairs: Paired) -> Floats:
+    return np.minimum(counts(pairs.before)[0], counts(pairs.after)[0])
+
+
+def _lengths(row: Measured, marks: Marks | None) -> tuple[float, float, float]:
+    """Mean length of all, of right and of wrong completions; NaN where there are none or nobody told them apart."""
+    if marks is None:
+        return _mean(row.tokens), np.nan, np.nan
+    marked = marks.get(row.problem_id, ())
+    if len(marked) != len(row.tokens):
+        raise DataError(f"problem {row.problem_id!r}: {len(marked)} marks, {len(row.tokens)} completions; mark each")
+    samples = list(zip(row.tokens, marked, strict=True))
+    right, wrong = ([length for length, mark in samples if mark is verdict] for verdict in (True, False))
+    return _mean(row.tokens), _mean(right), _mean(wrong)
+
+
+def _mean(lengths: Sequence[int]) -> float:
+    return float(np.mean(lengths)) if lengths else np.nan

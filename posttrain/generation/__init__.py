@@ -1,0 +1,1 @@
+"""Sampling from a policy: what to draw (`decoding`), and with which engine (`transformers`, …)."""

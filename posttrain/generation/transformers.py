@@ -1,0 +1,161 @@
+"""Sampling with Transformers: load a policy, render prompts, draw completions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.artifacts.policy import inspect_policy
+from posttrain.artifacts.problems import Prompt
+from posttrain.errors import DataError, PolicyError
+from posttrain.generation.batch import Batch
+from posttrain.generation.decode import can_repeat_cache, decode_generate, decode_shared
+from posttrain.generation.decoding import Completion, Decoding
+
+
+def load_policy(
+    directory: Path, device: str | torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A policy ready to sample from, on `device` (a GPU if there is one): as stored on a GPU, float32 on a CPU.
+
+    Raises:
+        PolicyError: it is not a policy that may be loaded.
+    """
+    inspect_policy(Path(directory))
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=torch.float32 if device.type == "cpu" else "auto",
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """A prompt's token ids, as TRL's trainers make them: text as it is, messages through the chat template."""
+    if isinstance(prompt, str):
+        return list(tokenizer(text=prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise DataError(
+            "the prompt is a list of messages, but the policy's tokenizer has no chat template; "
+            "write the prompt as text, or save a chat_template.jinja with the policy"
+        )
+    chat = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(chat["input_ids"])
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    batch_rows: int = 512,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[list[Completion]]:
+    """`decoding.samples` completions of every prompt, in the order of the prompts.
+
+    The random numbers belong to (seed, prompt's index, sample, position), not to the batch: `batch_rows` (prompts x
+    samples decoded together) changes speed and memory, and completions only where it changes a logit's last bits.
+
+    Args:
+        on_progress: called with (prompts done, prompts in all) after each batch.
+
+    Raises:
+        DataError: a prompt is empty, or leaves no room for a new token in the policy's context.
+        PolicyError: the policy's logits are not finite.
+    """
+    rendered = [render(tokenizer, prompt) for prompt in prompts]
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    rooms = [_room(index, len(tokens), limit, decoding) for index, tokens in enumerate(rendered)]
+    decode = decode_shared if can_repeat_cache(model) else decode_generate
+    eos = _eos_ids(model, tokenizer)
+    results: list[list[Completion]] = [[] for _ in rendered]
+    done = 0
+    with _evaluating(model), torch.inference_mode():
+        for members in _batches(rendered, rooms, max(1, batch_rows // decoding.samples), decode is decode_generate):
+            for start in range(0, decoding.samples, batch_rows):
+                samples = range(start, min(start + batch_rows, decoding.samples))
+                batch = Batch.of(members, samples, rendered, rooms, decoding, model.device)
+                drawn = _completions(*decode(model, batch, eos), batch, eos, tokenizer)
+                for row, completion in enumerate(drawn):
+                    results[members[row // len(samples)]].append(completion)
+            done += len(members)
+            if on_progress is not None:
+                on_progress(done, len(rendered))
+    return results
+
+
+def _room(index: int, length: int, limit: int | None, decoding: Decoding) -> int:
+    if length == 0:
+        raise DataError(f"prompt {index}: no tokens; give it at least one character")
+    if limit is None:
+        return decoding.max_new_tokens
+    if length >= limit:
+        raise DataError(
+            f"prompt {index}: {length} tokens leave no room for a new one in the policy's context of {limit}; "
+            "shorten the prompt, or use a policy with a longer context"
+        )
+    return min(decoding.max_new_tokens, limit - length)
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    stated = model.generation_config.eos_token_id
+    if stated is None:
+        stated = model.config.get_text_config().eos_token_id
+    ids = {*(stated if isinstance(stated, list) else [stated]), tokenizer.eos_token_id} - {None}
+    return torch.tensor(sorted(ids), dtype=torch.long, device=model.device)
+
+
+def _batches(rendered: list[list[int]], rooms: list[int], size: int, equal_room: bool) -> Iterator[list[int]]:
+    """Prompts by index, `size` at a time, of like length, so that little is padded.
+
+    `equal_room`: `generate` has one limit of new tokens for all rows.
+    """
+    order = sorted(range(len(rendered)), key=lambda index: len(rendered[index]))
+    for _, group in itertools.groupby(order, key=lambda index: rooms[index] if equal_room else 0):
+        members = list(group)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+
+def _completions(
+    tokens: torch.Tensor, logprobs: torch.Tensor, batch: Batch, eos: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+) -> list[Completion]:
+    """The completions of [R, T] draws, each cut at its first EOS or at the end of its room."""
+    hit = torch.isin(tokens, eos)
+    first = torch.where(hit.any(-1), hit.int().argmax(-1) + 1, tokens.shape[1])
+    ends = torch.minimum(first, batch.room)
+    stopped = hit.gather(-1, ends[:, None] - 1)[:, 0].tolist()
+    rows = [row[:end] for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)]
+    values = [row[:end] for row, end in zip(logprobs.tolist(), ends.tolist(), strict=True)]
+    if not torch.isfinite(logprobs).all():
+        raise PolicyError("the policy's logits are NaN or infinite: its training diverged; use an earlier checkpoint")
+    # An EOS named by the generation config alone need not be a special token, so it is cut rather than skipped.
+    texts = tokenizer.batch_decode(
+        [row[:-1] if stop else row for row, stop in zip(rows, stopped, strict=True)], skip_special_tokens=True
+    )
+    return [
+        Completion(text, row, value, "eos" if stop else "length")
+        for text, row, value, stop in zip(texts, rows, values, stopped, strict=True)
+    ]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, and without the gradient checkpointing that would switch the cache off."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

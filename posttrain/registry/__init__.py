@@ -1,0 +1,1 @@
+"""Where gated policies go."""

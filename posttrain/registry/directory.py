@@ -1,0 +1,79 @@
+"""A registry in a directory or bucket: ordinary Hugging Face directories and one index.
+
+    <uri>/<model>/v3/          the policy with its record, ready to be served from here
+    <uri>/<model>/index.json   versions in order, and the champion
+
+The index is replaced in one step after the policy is whole, so a reader never sees a version that is not there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from posttrain.artifacts.artifact import Artifact
+from posttrain.storage import publish, read_text, write_text
+
+
+class Version(BaseModel):
+    """One registered policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    digest: str
+    decision: str = Field(description="digest of the gate's decision that let it in")
+    registered: datetime
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Index(BaseModel):
+    """A model's versions and which of them is the champion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    champion: int | None = None
+    versions: list[Version] = Field(default_factory=list)
+
+
+class DirectoryRegistry:
+    """The registry at a URI (a path, `file://` or `s3://`)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    def index(self, model: str) -> Index:
+        """What is registered under that name."""
+        text = read_text(f"{self.uri}/{model}/index.json")
+        return Index.model_validate_json(text) if text else Index(model=model)
+
+    def policy_uri(self, model: str, version: int) -> str:
+        """Where a version lies."""
+        return f"{self.uri}/{model}/v{version}"
+
+    def register(self, model: str, policy: Artifact, decision: Artifact, when: datetime) -> Version:
+        """Add a policy as the next version and make it the champion.
+
+        A policy that is registered already keeps its version and becomes the champion again.
+
+        Raises:
+            StorageError: the store failed; the index is then unchanged.
+        """
+        index = self.index(model)
+        known = next((version for version in index.versions if version.digest == policy.digest), None)
+        if known is None:
+            number = 1 + max((version.version for version in index.versions), default=0)
+            publish(policy.path, self.policy_uri(model, number))
+            known = Version(
+                version=number,
+                digest=policy.digest,
+                decision=decision.digest,
+                registered=when,
+                metrics=decision.record.metrics,
+            )
+            index.versions.append(known)
+        index.champion = known.version
+        write_text(f"{self.uri}/{model}/index.json", index.model_dump_json(indent=1) + "\n")
+        return known

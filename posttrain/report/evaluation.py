@@ -1,0 +1,91 @@
+"""An evaluation's page: pass@k with bands, slices, and, where there is an earlier one, what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from posttrain.diagnosis.compare import Comparison, Summary
+from posttrain.report.charts import Intervals, LineChart, Segment, Series, StackedBars
+from posttrain.report.page import Block, Sample, Samples, Section, Table, Verdict
+
+SUPPORT = (Segment("kept", "good"), Segment("gained", "accent"), Segment("lost", "bad"), Segment("outside", "neutral"))
+
+
+def evaluation_blocks(
+    name: str, summary: Summary, comparison: Comparison | None, examples: Sequence[tuple[str, str, float | None]]
+) -> list[Block]:
+    """The blocks of an evaluation's page."""
+    k = max(summary.pass_at)
+    verdict = Verdict(
+        f"{name.replace('_', ' ')}: pass@1 {summary.pass_at[1]}",
+        "neutral",
+        f"{summary.problems} problems, {summary.samples} samples each; 95% intervals over problems",
+        [(f"pass@{k}", str(summary.pass_at[k])), ("truncated", str(summary.truncated))],
+    )
+    change = [Section("What changed", change_blocks({"all": comparison, **comparison.slices}))] if comparison else []
+    return [
+        verdict,
+        Section("pass@k", [curve({name: part for name, part in _parts(summary).items()}), slice_table(summary)]),
+        *change,
+        Section(
+            "Examples", [Samples([Sample(*example) for example in examples], "The first sample of a few problems.")]
+        ),
+    ]
+
+
+def _parts(summary: Summary) -> dict[str, Summary]:
+    return {"all": summary, **(summary.slices if len(summary.slices) > 1 else {})}
+
+
+def curve(summaries: dict[str, Summary], title: str = "pass@k") -> LineChart:
+    """pass@k of several policies or slices, with their bands."""
+    series = [
+        Series(
+            name.replace("_", " "),
+            [(k, interval.estimate) for k, interval in summary.pass_at.items()],
+            [(k, interval.low, interval.high) for k, interval in summary.pass_at.items()],
+        )
+        for name, summary in summaries.items()
+    ]
+    return LineChart(title, "k (samples)", "share solved", series, x_scale="log2", y_range=(0.0, 1.0))
+
+
+def slice_table(summary: Summary) -> Table:
+    """The numbers of every slice."""
+    k = max(summary.pass_at)
+    rows = [
+        (
+            name,
+            part.problems,
+            str(part.pass_at[1]),
+            str(part.pass_at[k]),
+            str(part.pass_hat[k]),
+            str(part.headroom),
+            str(part.distinct_right),
+            part.unscorable_samples,
+        )
+        for name, part in _parts(summary).items()
+    ]
+    columns = ["slice", "problems", "pass@1", f"pass@{k}", f"pass^{k}", "headroom", "distinct right", "unscorable"]
+    return Table(columns, rows, "Means over problems with 95% intervals; unscorable samples are in no mean.")
+
+
+def change_blocks(comparisons: dict[str, Comparison]) -> list[Block]:
+    """Paired differences and the support kept, gained and lost."""
+    shown = comparisons if len(comparisons) > 2 else {"all": comparisons["all"]}
+    rows = []
+    for name, part in shown.items():
+        rows.append((f"pass@1, {name}", part.pass_1.delta.estimate, part.pass_1.delta.low, part.pass_1.delta.high))
+        rows.append(
+            (f"pass@{part.k}, {name}", part.pass_k.delta.estimate, part.pass_k.delta.low, part.pass_k.delta.high)
+        )
+    return [
+        Intervals("Difference, after minus before", rows),
+        StackedBars("Problems by support", SUPPORT, [(name, support_counts(part)) for name, part in shown.items()]),
+    ]
+
+
+def support_counts(comparison: Comparison) -> list[float | None]:
+    """Problems kept, gained, lost and outside, as `SUPPORT` orders them."""
+    support = comparison.support
+    return [len(part.ids) for part in (support.kept, support.gained, support.lost, support.outside)]

@@ -1,0 +1,98 @@
+"""The parts of a page that several pages share: what a record says, as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from posttrain.artifacts.record import Record
+from posttrain.report.charts import Graph, LineChart, Node, Series
+from posttrain.report.page import Block, Facts, Section, Table
+from posttrain.taxonomy import METHODS, Kind
+
+# Curves that are worth a look, in this order; the rest stay in the record.
+_CURVES = (
+    "loss",
+    "reward",
+    "frac_reward_zero_std",
+    "kl",
+    "entropy",
+    "mean_token_accuracy",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "grad_norm",
+    "learning_rate",
+)
+_SETTINGS_NOT_SHOWN = {"accept_provenance", "trainer_args"}
+
+
+def made_from(record: Record) -> Section:
+    """What made the artifact, from what."""
+    pairs: list[tuple[str, str | int | float | None]] = [
+        ("digest", record.digest),
+        ("method", METHODS[record.method].title),
+    ]
+    pairs += [("role meant", record.role)] if record.role else []
+    if trace := record.trace:
+        pairs += [
+            ("provenance", trace.provenance),
+            ("on-policy fraction", round(trace.on_policy_fraction, 3)),
+            ("self-generated fraction", round(trace.self_generated_fraction, 3)),
+            ("trajectories", trace.rows),
+        ]
+        if trace.staleness:
+            pairs.append(("staleness (steps: rows)", ", ".join(f"{s}: {n}" for s, n in trace.staleness.items())))
+    parents = [
+        (f"{ref.role} ({ref.kind})", f"{record.ancestors[ref.digest].name} · {ref.digest}") for ref in record.parents
+    ]
+    pairs += [*parents, ("seconds", round(record.seconds, 1))]
+    return Section("Made from", [Facts(pairs)])
+
+
+def counted(record: Record) -> list[Block]:
+    """Rows read, kept and dropped."""
+    rows = [(name.replace("_", " "), count) for name, count in record.counts.items()]
+    return [Section("Counted", [Table(["what", "rows"], rows)])] if rows else []
+
+
+def settings_of(record: Record) -> list[Block]:
+    """The settings that are set, and the library versions."""
+    chosen = {
+        k: v for k, v in record.parameters.items() if v not in (None, {}, [], "") and k not in _SETTINGS_NOT_SHOWN
+    }
+    chosen |= {f"trainer_args.{k}": v for k, v in (record.parameters.get("trainer_args") or {}).items()}
+    versions = ", ".join(f"{name} {version}" for name, version in record.environment.versions.items())
+    pairs = [(name, value if isinstance(value, str | int | float) else str(value)) for name, value in chosen.items()]
+    return [Section("Settings", [Facts([*pairs, ("versions", versions)])])]
+
+
+def curves(record: Record, most: int = len(_CURVES)) -> list[Block]:
+    """The training curves worth a look, the most telling first."""
+    names = [name for name in _CURVES if len(record.curves.get(name, [])) > 1][:most]
+    charts = [LineChart(name, "step", "", [Series(name, [(x, y) for x, y in record.curves[name]])]) for name in names]
+    return [Section("Training curves", charts)] if charts else []
+
+
+def lineage(records: Iterable[Record], title: str = "Lineage") -> Graph:
+    """Which artifact came from which. Evaluations, decisions and pages are left out: they lead nowhere."""
+    shown = {r.digest: r for r in records if r.kind in (Kind.POLICY, Kind.PROBLEMS, Kind.TRAJECTORIES)}
+    nodes = [
+        Node(r.digest, r.name, _sublabel(r), "good" if r.kind is Kind.POLICY else "neutral") for r in shown.values()
+    ]
+    edges = [
+        (ref.digest, record.digest, ref.role)
+        for record in shown.values()
+        for ref in _distinct(record)
+        if ref.digest in shown and ref.digest != record.digest
+    ]
+    return Graph(title, nodes, edges)
+
+
+def _distinct(record: Record) -> list:
+    """One edge between two artifacts, whatever the number of roles."""
+    return list({ref.digest: ref for ref in reversed(record.parents)}.values())
+
+
+def _sublabel(record: Record) -> str:
+    if record.trace:
+        return f"{record.method}, {record.trace.provenance}"
+    return METHODS[record.method].name

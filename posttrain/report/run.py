@@ -1,0 +1,261 @@
+"""What a run did: gathered from its artifacts' records alone, as blocks for a page and rows for a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.artifacts.artifact import Artifact
+from posttrain.artifacts.evaluation import Measured, read_evaluation
+from posttrain.artifacts.record import Record, has_record, read_record
+from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
+from posttrain.diagnosis.intervals import Interval
+from posttrain.diagnosis.roles import MeasuredRole, measured_role
+from posttrain.report import parts
+from posttrain.report.charts import StackedBars
+from posttrain.report.evaluation import SUPPORT, change_blocks, curve, support_counts
+from posttrain.report.gate import TEXT, TONE
+from posttrain.report.page import Block, Section, Table, Verdict
+from posttrain.taxonomy import METHODS, Kind
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A policy that was measured."""
+
+    record: Record  # of the evaluation
+    measured: list[Measured]
+    summary: Summary
+
+    @property
+    def policy(self) -> Record:
+        """The policy's record."""
+        policy = self.record.parent("policy")
+        assert policy is not None, "evaluate requires a policy"
+        return policy
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage that made a policy: what was promised, computed, meant and measured."""
+
+    record: Record
+    compared_with: str = ""
+    comparison: Comparison | None = None
+    role: MeasuredRole | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Evaluations in the order of the run, the stages that made their policies, the gate's decision if there is one."""
+
+    evaluations: list[Evaluated]
+    stages: list[StageRow]
+    decision: Record | None
+    family: dict[str, Record]
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Artifact], decision: Artifact | None) -> Run:
+        """The run that these artifacts came from."""
+        evaluated = [_evaluated(artifact) for artifact in evaluations]
+        family: dict[str, Record] = {}
+        for artifact in [*evaluations, *([decision] if decision else [])]:
+            family |= artifact.record.family()
+        made = sorted((r for r in family.values() if r.kind is Kind.POLICY), key=lambda record: record.started)
+        stages = [_stage_row(record, evaluated, family) for record in made]
+        return cls(evaluated, stages, decision.record if decision else None, family)
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> Run:
+        """A run from what its directory holds so far."""
+        paths = sorted(
+            path.parent for path in directory.rglob("posttrain.json") if not path.parent.name.startswith(".")
+        )
+        found = [Artifact(path, read_record(path, verify=False)) for path in paths if has_record(path)]
+        found.sort(key=lambda artifact: artifact.record.started)
+        evaluations = [artifact for artifact in found if artifact.record.kind is Kind.EVALUATION]
+        decisions = [artifact for artifact in found if artifact.record.kind is Kind.DECISION]
+        return cls.of(evaluations, decisions[-1] if decisions else None)
+
+    def facts(self) -> dict[str, str | int | float]:
+        """What the report's own record says."""
+        verdict = str(self.decision.facts["verdict"]) if self.decision else "none"
+        return {"evaluations": len(self.evaluations), "verdict": verdict}
+
+
+def _evaluated(artifact: Artifact) -> Evaluated:
+    measured = read_evaluation(artifact.path)
+    return Evaluated(artifact.record, measured, summarise(measured))
+
+
+def _stage_row(record: Record, evaluated: Sequence[Evaluated], family: dict[str, Record]) -> StageRow:
+    by_policy = {entry.policy.digest: entry for entry in evaluated}
+    after, before = by_policy.get(record.digest), _measured_ancestor(record, by_policy, family)
+    if after is None or before is None:
+        return StageRow(record)
+    comparison = compare(before.measured, after.measured)
+    return StageRow(record, before.policy.name, comparison, measured_role(comparison, record.role))
+
+
+def _measured_ancestor(record: Record, by_policy: dict[str, Evaluated], family: dict[str, Record]) -> Evaluated | None:
+    """The nearest measured policy that this one came from: its teacher's line where it has one, else its init's."""
+    for role in ("teacher", "init"):
+        for ref in record.parents:
+            if ref.role == role:
+                return by_policy.get(ref.digest) or _measured_ancestor(family[ref.digest], by_policy, family)
+    return None
+
+
+def evaluation_columns(run: Run) -> list[str]:
+    """Column heads of the table before and after."""
+    if not run.evaluations:
+        return ["policy", "parameters"]
+    k = max(run.evaluations[0].summary.pass_at)
+    return ["policy", "parameters", *(f"{part} pass@{n}" for part in _part_names(run) for n in (1, k))]
+
+
+def evaluation_rows(run: Run) -> list[list[str | int]]:
+    """One row a measured policy: parameters, and pass@1 and pass@k with intervals, overall and by slice."""
+    rows: list[list[str | int]] = []
+    for entry in run.evaluations:
+        k = max(entry.summary.pass_at)
+        summaries = [entry.summary if name == "all" else entry.summary.slices[name] for name in _part_names(run)]
+        numbers = [str(summary.pass_at[n]) for summary in summaries for n in (1, k)]
+        rows.append([entry.policy.name, int(entry.policy.facts.get("parameters", 0)), *numbers])
+    return rows
+
+
+def _part_names(run: Run) -> list[str]:
+    slices = list(run.evaluations[0].summary.slices)
+    return ["all", *slices] if len(slices) > 1 else ["all"]
+
+
+STAGE_COLUMNS = [
+    "stage",
+    "method",
+    "provenance",
+    "on-policy",
+    "own samples",
+    "role meant",
+    "role measured",
+    "attrition",
+    "seconds",
+]
+
+
+def stage_rows(run: Run) -> list[list[str | float | None]]:
+    """One row a stage that made a policy."""
+    rows: list[list[str | float | None]] = []
+    for stage in run.stages:
+        record, trace, role = stage.record, stage.record.trace, stage.role
+        measured = None if role is None else " + ".join(role.roles) or ("undecided" if role.undecided else "none")
+        rows.append(
+            [
+                record.name,
+                METHODS[record.method].title,
+                trace.provenance if trace else None,
+                round(trace.on_policy_fraction, 2) if trace else None,
+                round(trace.self_generated_fraction, 2) if trace else None,
+                record.role,
+                measured,
+                str(role.attrition) if role else None,
+                round(record.seconds, 1),
+            ]
+        )
+    return rows
+
+
+def run_table(run: Run) -> dict[str, Any]:
+    """The run's numbers as JSON."""
+    return {
+        "evaluations": [
+            {
+                "policy": entry.policy.name,
+                "parameters": entry.policy.facts.get("parameters"),
+                "pass_at": {str(k): _numbers(interval) for k, interval in entry.summary.pass_at.items()},
+                "slices": {
+                    name: {str(k): _numbers(interval) for k, interval in part.pass_at.items()}
+                    for name, part in entry.summary.slices.items()
+                },
+            }
+            for entry in run.evaluations
+        ],
+        "stages": [dict(zip(STAGE_COLUMNS[:-1], row[:-1], strict=True)) for row in stage_rows(run)],
+        "decision": dict(run.decision.facts) if run.decision else None,
+    }
+
+
+def _numbers(interval: Interval) -> list[float]:
+    return [interval.estimate, interval.low, interval.high]
+
+
+def run_blocks(run: Run) -> list[Block]:
+    """The report: verdict, table, pass@k, support, roles, curves, lineage."""
+    if not run.evaluations:
+        return [Verdict("Nothing was measured yet", "neutral", "A run's report begins with its first evaluation.")]
+    compared = [stage for stage in run.stages if stage.comparison]
+    curves = [block for stage in run.stages for block in _named_curves(stage.record)]
+    return [
+        _verdict(run),
+        Section(
+            "Before and after", [Table(evaluation_columns(run), evaluation_rows(run), "95% intervals over problems.")]
+        ),
+        Section("pass@k", _pass_curves(run)),
+        Section("Support", _support_blocks(compared)),
+        Section(
+            "What each stage did",
+            [Table(STAGE_COLUMNS, stage_rows(run), "Provenance and roles as computed."), *_roles(compared)],
+        ),
+        *([Section("Training curves", curves)] if curves else []),
+        Section("Lineage", [parts.lineage(run.family.values())]),
+    ]
+
+
+def _verdict(run: Run) -> Verdict:
+    first, last = run.evaluations[0], run.evaluations[-1]
+    k = max(first.summary.pass_at)
+    numbers = [
+        (f"pass@{n}", f"{first.summary.pass_at[n]} → {last.summary.pass_at[n]}")
+        for n in (1, k)
+        if n in last.summary.pass_at
+    ]
+    if run.decision is None:
+        return Verdict(f"{last.policy.name.replace('_', ' ')}: not yet gated", "neutral", "", numbers)
+    verdict = str(run.decision.facts["verdict"])
+    return Verdict(TEXT[verdict], TONE[verdict], str(run.decision.facts["reason"]), numbers)
+
+
+def _pass_curves(run: Run) -> list[Block]:
+    def chart(part: str) -> Block:
+        summaries = {
+            entry.policy.name: entry.summary if part == "all" else entry.summary.slices[part]
+            for entry in run.evaluations
+        }
+        return curve(summaries, f"pass@k, {part}")
+
+    return [chart(part) for part in _part_names(run)]
+
+
+def _support_blocks(stages: Sequence[StageRow]) -> list[Block]:
+    rows = [
+        (f"{stage.compared_with} → {stage.record.name}", support_counts(stage.comparison))
+        for stage in stages
+        if stage.comparison
+    ]
+    blocks: list[Block] = [StackedBars("Problems by support, stage by stage", SUPPORT, rows)]
+    if stages and stages[-1].comparison:
+        last = stages[-1].comparison
+        blocks += change_blocks({"all": last, **last.slices})[:1]
+    return blocks
+
+
+def _roles(stages: Sequence[StageRow]) -> list[Block]:
+    rows = [(s.record.name, f"against {s.compared_with}", s.role.verdict) for s in stages if s.role]
+    return [Table(["stage", "compared", "finding"], rows)] if rows else []
+
+
+def _named_curves(record: Record) -> list[Block]:
+    found = parts.curves(record, most=3)
+    return [Section(record.name.replace("_", " "), block.blocks) for block in found if isinstance(block, Section)]

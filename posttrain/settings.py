@@ -1,0 +1,48 @@
+"""Settings of stages: one pydantic model each, unknown names refused with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from posttrain.errors import ConfigError, nearest
+from posttrain.taxonomy import Role
+
+
+class Settings(BaseModel):
+    """What every stage can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="", description="the stage's name in its recipe")
+    role: Role | None = Field(default=None, description="the role it is meant to play, if not its method's usual one")
+    seed: int = Field(default=0, ge=0, description="seeds every random choice of the stage")
+    accept_provenance: str = Field(
+        default="", description="a provenance you accept although the method promises another"
+    )
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def parse_settings(model: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:
+    """Validate a stage's settings. None means unset: the model's default applies.
+
+    Raises:
+        ConfigError: one line with every wrong setting, its value and the remedy.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        complaints = "; ".join(_complaint(detail, model) for detail in error.errors())
+        raise ConfigError(f"{where}: {complaints}") from None
+
+
+def _complaint(detail: Any, model: type[BaseModel]) -> str:
+    path = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting {path}={detail['input']!r}{nearest(path, model.model_fields)}"
+    return f"{path}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}" if path else detail["msg"]

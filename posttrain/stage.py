@@ -1,0 +1,211 @@
+"""A stage: what it needs, what it makes, and the one way in which every stage is run.
+
+`execute` does what all stages share, in this order: settings, parents, contracts, work, record, page. A stage's own
+room (`components/<stage>/stage.py`) holds its settings, its checks and its work, and nothing of this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic
+
+from posttrain.artifacts import provenance
+from posttrain.artifacts.artifact import Artifact, file_entries, open_artifact, whole_or_nothing
+from posttrain.artifacts.contracts import enough_room
+from posttrain.artifacts.digests import digest_of
+from posttrain.artifacts.provenance import Trace
+from posttrain.artifacts.record import Environment, ParentRef, Record
+from posttrain.errors import ContractError, nearest
+from posttrain.progress import Progress
+from posttrain.settings import AnySettings, parse_settings
+from posttrain.taxonomy import METHODS, Kind
+
+IMAGE_VARIABLE = "POSTTRAIN_IMAGE"
+_RECORDED_LIBRARIES = (
+    "posttrain",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "pyarrow",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class ParentSpec:
+    """A parent that a stage takes: its kind, how many at most, and whether it can do without."""
+
+    kind: Kind
+    most: int = 1
+    required: bool = True
+    help: str = ""
+
+
+class Parents:
+    """A stage's opened parents, by role."""
+
+    def __init__(self, by_role: Mapping[str, Sequence[Artifact]]) -> None:
+        self._by_role = {role: list(artifacts) for role, artifacts in by_role.items()}
+
+    def one(self, role: str) -> Artifact:
+        """The parent in a required role."""
+        return self._by_role[role][0]
+
+    def maybe(self, role: str) -> Artifact | None:
+        """The parent in an optional role, or None."""
+        return next(iter(self._by_role.get(role, [])), None)
+
+    def all(self, role: str) -> list[Artifact]:
+        """Every parent in a role."""
+        return self._by_role.get(role, [])
+
+    def items(self) -> list[tuple[str, Artifact]]:
+        """Every (role, parent), in the order of the stage's declaration."""
+        return [(role, artifact) for role, artifacts in self._by_role.items() for artifact in artifacts]
+
+
+@dataclass
+class Work:
+    """What a stage's own code hands back: what was learned from, and what there is to say about it."""
+
+    trace: Trace | None = None
+    facts: dict[str, str | int | float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
+
+
+@dataclass(frozen=True)
+class Stage(Generic[AnySettings]):
+    """A stage's declaration; each room has one, named STAGE.
+
+    `check` raises before anything expensive; `run` writes the artifact's content into the directory it is given.
+    `image` is the image it needs: "control" (no torch) or "train".
+    """
+
+    name: str
+    output: str  # the name of the KFP output: it labels the node in the UI's graph
+    makes: Kind | Callable[[AnySettings], Kind]
+    parents: Mapping[str, ParentSpec]
+    settings: type[AnySettings]
+    run: Callable[[AnySettings, Parents, Path, Progress], Work]
+    check: Callable[[AnySettings, Parents], None] = lambda settings, parents: None
+    method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
+    image: str = "train"
+    size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+
+    def kind_of(self, settings: AnySettings) -> Kind:
+        """The kind of artifact that these settings lead to."""
+        return self.makes if isinstance(self.makes, Kind) else self.makes(settings)
+
+    def method_of(self, settings: AnySettings) -> str:
+        """The catalogue's name for what these settings do."""
+        return self.method(settings) if callable(self.method) else self.method or self.name
+
+
+def execute(
+    stage: Stage[AnySettings],
+    parents: Mapping[str, Sequence[Path]],
+    settings: Mapping[str, Any],
+    out: Path,
+    page: Path | None = None,
+) -> Record:
+    """Run a stage: nothing is at `out` unless everything went well.
+
+    Args:
+        parents: role → paths of finished artifacts.
+        settings: validated against the stage's settings; None = unset.
+        out: where the artifact goes; must not exist or be an empty directory.
+        page: where the stage's HTML page goes, if anywhere.
+
+    Raises:
+        PosttrainError: a setting, a parent or a contract is wrong, or storage failed.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    chosen = parse_settings(stage.settings, settings, stage.name)
+    opened = open_parents(stage, parents)
+    enough_room(out, stage.size(opened))
+    stage.check(chosen, opened)
+    progress = Progress(chosen.name or stage.name)
+    progress.event("start")
+    with whole_or_nothing(out) as scratch:
+        work = stage.run(chosen, opened, scratch, progress)
+        if work.trace:
+            provenance.agree(stage.method_of(chosen), work.trace, chosen.accept_provenance)
+        record = _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
+        record.write(scratch)
+    if page is not None:
+        from posttrain.report.stage_page import stage_page
+
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(stage_page(record, work.blocks), encoding="utf-8")
+    progress.event("done", seconds=record.seconds, metrics=record.metrics)
+    return record
+
+
+def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Parents:
+    """Open and verify every parent that the stage declares.
+
+    Raises:
+        ContractError: a role is unknown, missing, or has too many parents.
+        DataError: a parent is not whole.
+    """
+    for role in parents:
+        if role not in stage.parents:
+            raise ContractError(f"{stage.name}: no parent is called {role!r}{nearest(role, stage.parents)}")
+    opened: dict[str, list[Artifact]] = {}
+    for role, spec in stage.parents.items():
+        paths = parents.get(role, [])
+        if spec.required and not paths:
+            raise ContractError(f"{stage.name}: needs a parent {role!r} ({spec.kind}): {spec.help}")
+        if len(paths) > spec.most:
+            raise ContractError(f"{stage.name}: {len(paths)} parents {role!r}, at most {spec.most}")
+        opened[role] = [open_artifact(Path(path), spec.kind) for path in paths]
+    return Parents(opened)
+
+
+def _record(
+    stage: Stage[Any], settings: Any, parents: Parents, work: Work, directory: Path, started: datetime, seconds: float
+) -> Record:
+    method = METHODS[stage.method_of(settings)]
+    files = file_entries(directory)
+    return Record(
+        kind=stage.kind_of(settings),
+        stage=stage.name,
+        method=method.name,
+        name=settings.name or stage.name,
+        digest=digest_of({name: entry.sha256 for name, entry in files.items()}),
+        files=files,
+        interface=method.interface,
+        role=settings.role or method.role,
+        trace=work.trace,
+        parents=[
+            ParentRef(role=role, kind=parent.record.kind, digest=parent.digest) for role, parent in parents.items()
+        ],
+        parameters=settings.model_dump(mode="json", exclude={"name", "role"}),
+        facts=work.facts,
+        metrics=work.metrics,
+        counts=work.counts,
+        curves=work.curves,
+        environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
+        started=started,
+        seconds=seconds,
+        ancestors={d: r for _, parent in parents.items() for d, r in parent.record.family().items()},
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that this process really loaded."""
+    loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}

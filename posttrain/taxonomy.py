@@ -1,0 +1,100 @@
+"""The survey's three axes and the catalogue of methods, as data.
+
+A post-training stage is read on three independent axes (arXiv 2604.07941, sections 2.2, 3.2 and 3.3):
+
+* **provenance**: who generated the trajectories, relative to the learner at the moment of update. It is computed from
+  digests (`posttrain.artifacts.provenance`); the catalogue holds only what a method promises.
+* **interface**: what form the supervision takes.
+* **role**: what the stage is for. What it did is measured afterwards; support attrition is a diagnostic, never a role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Provenance(StrEnum):
+    """Relation between the sampler of the trajectories and the learner that is updated on them."""
+
+    OFF_POLICY = "off-policy"  # a fixed batch, whoever sampled it; also the learner's own samples, filtered and kept
+    ON_POLICY = "on-policy"  # sampled by the learner itself, within the stated staleness
+    MIXED = "mixed"  # some of each, or samples staler than the bound
+
+
+class Interface(StrEnum):
+    """What form the supervision takes (survey section 3.2)."""
+
+    TOKEN_TARGETS = "token-targets"
+    PREFERENCES = "preferences"
+    REWARDS = "rewards"
+    PROCESS = "process"
+    TEACHER = "teacher"
+
+
+class Role(StrEnum):
+    """What a stage is for (survey sections 3.3 and 3.4)."""
+
+    EXPANSION = "expansion"  # answers that were out of reach come within reach
+    RESHAPING = "reshaping"  # reachable answers become likelier
+    CONSOLIDATION = "consolidation"  # gains survive hand-off, compression, removal of teacher or search
+
+
+class Kind(StrEnum):
+    """What an artifact is. The value is also the name of the KFP output that holds it, so it reads well as a node."""
+
+    POLICY = "policy"
+    PROBLEMS = "problems"
+    TRAJECTORIES = "trajectories"
+    EVALUATION = "evaluation"
+    DECISION = "decision"
+    REGISTRATION = "registration"
+    REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the catalogue.
+
+    `provenance` is what the method promises, None where no trajectory is learned from; `role` is the role it is
+    usually used for; `paper` an arXiv number or a URL.
+    """
+
+    name: str
+    stage: str
+    title: str
+    provenance: Provenance | None = None
+    interface: Interface | None = None
+    role: Role | None = None
+    paper: str = ""
+
+
+_OFF, _ON = Provenance.OFF_POLICY, Provenance.ON_POLICY
+_E, _R, _C = Role.EXPANSION, Role.RESHAPING, Role.CONSOLIDATION
+_TOKENS, _REWARDS, _TEACHER = Interface.TOKEN_TARGETS, Interface.REWARDS, Interface.TEACHER
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("supplied", "base", "A policy brought in from outside"),
+        Method("prepare", "prepare", "Validate, dedupe, decontaminate and mix data"),
+        Method("rollout", "rollout", "Sample a policy"),
+        Method("verify", "verify", "Score trajectories"),
+        Method("sft", "sft", "Supervised fine-tuning", _OFF, _TOKENS, _E, "2604.07941"),
+        Method("dft", "sft", "Dynamic fine-tuning", _OFF, _TOKENS, _R, "2508.05629"),
+        Method("grpo", "rl", "GRPO", _ON, _REWARDS, _R, "2402.03300"),
+        Method("dr_grpo", "rl", "Dr. GRPO", _ON, _REWARDS, _R, "2503.20783"),
+        Method("dapo", "rl", "DAPO loss", _ON, _REWARDS, _R, "2503.14476"),
+        Method("bnpo", "rl", "BNPO", _ON, _REWARDS, _R, "2506.02864"),
+        Method("gspo", "rl", "GSPO", _ON, _REWARDS, _R, "2507.18071"),
+        Method("cispo", "rl", "CISPO", _ON, _REWARDS, _R, "2506.13585"),
+        Method("sapo", "rl", "SAPO", _ON, _REWARDS, _R, "2511.20347"),
+        Method("student", "student", "Initialise a smaller student from a teacher", None, None, _C, "1910.01108"),
+        Method("sequence_distillation", "distill", "Sequence-level distillation", _OFF, _TEACHER, _C, "1606.07947"),
+        Method("on_policy_distillation", "distill", "On-policy distillation", _ON, _TEACHER, _C, "2306.13649"),
+        Method("evaluate", "evaluate", "Measure a policy on problems", paper="2107.03374"),
+        Method("gate", "gate", "Decide whether the candidate may be registered"),
+        Method("register", "register", "Register a gated policy"),
+        Method("report", "report", "One page for the whole run"),
+    )
+}

@@ -1,0 +1,82 @@
+"""TRL's config from a stage's settings: validated names, whole numbers restored, nothing dangerous."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import ConfigError, nearest
+from posttrain.training.settings import TRL_NAMES, TrainSettings
+
+# Arguments that a stage decides itself, with the reason.
+_OWNED = {
+    "output_dir": "the stage writes the policy",
+    "trust_remote_code": "remote code is never run",
+    "push_to_hub": "policies are registered by the stage register, after the gate",
+    "hub_token": "credentials do not belong in a record",
+    "resume_from_checkpoint": "the stage resumes by itself",
+}
+
+
+def trainer_config(config: type, settings: TrainSettings, directory: Path, **owned: Any) -> Any:
+    """Build a TRL config.
+
+    Args:
+        config: a TRL config class, for example `trl.SFTConfig`.
+        directory: scratch space of the trainer.
+        owned: arguments that the stage derives from its own settings; `trainer_args` may not contradict them.
+
+    Raises:
+        ConfigError: an argument is unknown, belongs to a setting, or TRL refuses its value.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    arguments: dict[str, Any] = {
+        # TRL's defaults (bf16, gradient checkpointing) are a GPU's; on a CPU they only slow training down.
+        "use_cpu": not cuda,
+        "bf16": cuda,
+        "gradient_checkpointing": cuda,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "output_dir": str(directory),
+    }
+    for ours, theirs in TRL_NAMES.items():
+        if (value := getattr(settings, ours)) is not None:
+            arguments[theirs] = value
+    arguments |= owned
+    arguments |= _checked(config, settings.trainer_args, set(owned))
+    try:
+        return config(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(config)
+    names = {field.name for field in dataclasses.fields(config)}
+    ours = {theirs: mine for mine, theirs in TRL_NAMES.items()}
+    checked = {}
+    for name, value in given.items():
+        if name in _OWNED:
+            raise ConfigError(f"trainer_args.{name}={value!r}: {_OWNED[name]}; leave it out")
+        if name in owned or name in ours:
+            raise ConfigError(
+                f"trainer_args.{name}={value!r}: the stage has a setting for it ({ours.get(name, name)}); use that"
+            )
+        if name not in names:
+            raise ConfigError(f"trainer_args: {config.__name__} has no {name!r}{nearest(name, names)}")
+        checked[name] = _restore_int(value, hints[name])
+    return checked
+
+
+def _restore_int(value: Any, hint: Any) -> Any:
+    """KFP's JSON makes every number a double; TRL's integers want to be integers again."""
+    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else {hint}
+    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+        return int(value)
+    return value

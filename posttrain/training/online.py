@@ -1,0 +1,43 @@
+"""What the online trainers (RL, on-policy distillation) share: prompts, schedule, measured staleness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from posttrain.artifacts import provenance
+from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.provenance import Trace
+from posttrain.errors import ConfigError
+from posttrain.training.staleness import MeasuresStaleness
+
+
+def measuring(trainer: type) -> type:
+    """The TRL online trainer with its staleness measured."""
+    return type(trainer.__name__, (MeasuresStaleness, trainer), {})
+
+
+def trace_of(trainer: Any, learner: str, bound: int) -> Trace:
+    """The trace of a finished online trainer."""
+    return provenance.online(getattr(trainer, "staleness", Counter()), learner, bound)
+
+
+def refuse_planned_staleness(planned: int, bound: int, accepted: str) -> None:
+    """A schedule that must end up staler than the bound is refused before it costs anything.
+
+    Raises:
+        ConfigError: it does, and `accept_provenance` does not name it.
+    """
+    if planned > bound and accepted != "mixed":
+        raise ConfigError(
+            f"each rollout would be trained on for up to {planned} optimizer steps after it was sampled, over "
+            f"max_staleness={bound}: lower the reuse (steps_per_generation, num_iterations), raise max_staleness, or "
+            "accept it with accept_provenance=mixed"
+        )
+
+
+def prompt_dataset(problems: list[Problem]) -> Any:
+    """A `datasets.Dataset` with `prompt` and the index of its problem."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": [p.prompt for p in problems], "problem": list(range(len(problems)))})

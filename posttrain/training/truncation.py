@@ -1,0 +1,45 @@
+"""How many rows a trainer would cut, known before it is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.errors import ContractError
+
+
+def count_truncated(
+    rows: list[dict[str, Any]], tokenizer: Any, max_length: int | None, context: int, max_share: float
+) -> int:
+    """Rows longer than `max_length` tokens, which TRL cuts.
+
+    Args:
+        rows: supervised rows (prompt + completion, messages, or text).
+        context: the policy's context in tokens, 0 = unstated.
+        max_share: the largest share of cut rows that is not an error.
+
+    Raises:
+        ContractError: the share is larger, or a row that is not cut exceeds the context.
+    """
+    lengths = [_length(row, tokenizer) for row in rows]
+    limit = max_length or max(lengths)
+    cut = [index for index, length in enumerate(lengths) if length > limit]
+    if len(cut) > max_share * len(rows):
+        raise ContractError(
+            f"data row {cut[0] + 1} has {lengths[cut[0]]} tokens, over max_length={limit} ({len(cut)} of {len(rows)} "
+            f"rows, allowed {max_share:.1%}); raise max_length, or max_truncated to train on cut rows"
+        )
+    longest = min(max(lengths), limit)
+    if context and longest > context:
+        row = lengths.index(max(lengths)) + 1
+        raise ContractError(
+            f"data row {row} needs {longest} tokens, over the policy's context of {context}; set max_length={context}"
+        )
+    return len(cut)
+
+
+def _length(row: dict[str, Any], tokenizer: Any) -> int:
+    if isinstance(next(iter(row.values())), list):
+        messages = row["messages"] if "messages" in row else row["prompt"] + row["completion"]
+        return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+    text = "".join(row.values())
+    return len(tokenizer(text)["input_ids"]) + 1  # TRL appends the EOS token

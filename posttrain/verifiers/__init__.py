@@ -1,0 +1,144 @@
+"""What decides whether an answer is right.
+
+    >>> verify("3*5+7", "countdown", {"numbers": [3, 5, 7], "target": 22})
+    Verdict(score=1.0, answer='3*5+7')
+
+A problem names its verifier and brings the reference it needs. Built in are the modules of `BUILTIN`. Your own:
+
+    @register("palindrome")
+    def palindrome(completion: str, reference: Any, prompt: str) -> Verdict:
+        return Verdict(float(completion == completion[::-1]), completion)
+
+or a package with the entry point `palindrome = "mine:palindrome"` in the group `posttrain.verifiers`; a function, or
+a module with `verify` and, if it likes, `validate`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
+
+from posttrain.errors import VerifierError, nearest
+from posttrain.verifiers.verdict import Verdict
+from posttrain.verifiers.worker import NotStarted, Remote
+
+__all__ = ["BUILTIN", "Verdict", "crashes", "names", "register", "validate", "verify"]
+
+log = logging.getLogger(__name__)
+
+Verify = Callable[[str, Any, str], Verdict]
+Validate = Callable[[Any], str | None]
+
+
+class Verifier(Protocol):
+    """What a verifier module offers."""
+
+    def verify(self, completion: str, reference: Any, prompt: str = "") -> Verdict: ...
+
+    def validate(self, reference: Any) -> str | None: ...
+
+
+class Builtin(NamedTuple):
+    module: str
+    isolated: bool
+    """Runs in a worker process, because a completion can make it run for ever."""
+
+
+BUILTIN = {
+    "choice": Builtin("posttrain.verifiers.choice", isolated=False),
+    "countdown": Builtin("posttrain.verifiers.countdown", isolated=False),
+    "exact": Builtin("posttrain.verifiers.exact", isolated=False),
+    "math": Builtin("posttrain.verifiers.math", isolated=True),
+    "numeric": Builtin("posttrain.verifiers.numeric", isolated=False),
+    "reasoning_gym": Builtin("posttrain.verifiers.reasoning_gym", isolated=True),
+    "regex": Builtin("posttrain.verifiers.regex", isolated=True),
+}
+GROUP = "posttrain.verifiers"
+
+crashes: Counter[str] = Counter()
+"""How often each verifier failed in this process where it should have judged; every one is an unscorable verdict."""
+
+_registered: dict[str, Verifier] = {}
+
+
+def verify(completion: str, verifier: str, reference: Any, prompt: str = "") -> Verdict:
+    """Judge one completion. A verifier that fails, or takes too long, makes it unscorable and is counted in `crashes`.
+
+    Raises:
+        VerifierError: the verifier is unknown or not installed, or the reference cannot be used with it.
+    """
+    judge = _find(verifier)
+    try:
+        verdict = judge.verify(completion, reference, prompt)
+    except VerifierError:
+        raise
+    except Exception as error:
+        crashes[verifier] += 1
+        log.debug("verifier %s failed on a completion of %d characters: %r", verifier, len(str(completion)), error)
+        return Verdict(None, None)
+    if not isinstance(verdict, Verdict):
+        raise VerifierError(f"verifier {verifier!r} returned {type(verdict).__name__}; it must return a Verdict")
+    return verdict
+
+
+def validate(verifier: str, reference: Any) -> str | None:
+    """One line that says why a problem's reference cannot be used, found without any model; None if it can.
+
+    Raises:
+        VerifierError: the verifier is unknown or not installed.
+    """
+    judge = _find(verifier)
+    try:
+        return judge.validate(reference)
+    except NotStarted:
+        raise
+    except VerifierError as error:
+        return str(error)
+    except Exception as error:
+        return " ".join(f"{verifier}: the reference cannot be used: {type(error).__name__}: {error}".split())
+
+
+def names() -> list[str]:
+    """Every verifier that can be named, built in or not; imports none of them."""
+    return sorted({*BUILTIN, *_registered, *entry_points(group=GROUP).names})
+
+
+def register(name: str, validate: Validate | None = None) -> Callable[[Verify], Verify]:
+    """Make a function a verifier under a new name, for this process."""
+    if name in BUILTIN or name in _registered:
+        raise VerifierError(f"there is a verifier {name!r} already; choose another name")
+
+    def add(verify: Verify) -> Verify:
+        _registered[name] = SimpleNamespace(verify=verify, validate=validate or _accept)
+        return verify
+
+    return add
+
+
+def _accept(reference: Any) -> str | None:
+    return None
+
+
+def _find(name: str) -> Verifier:
+    return _registered.get(name) or _load(name)
+
+
+@cache
+def _load(name: str) -> Verifier:
+    if name in BUILTIN:
+        module, isolated = BUILTIN[name]
+        return Remote(module) if isolated else importlib.import_module(module)
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        raise VerifierError(f"unknown verifier {name!r}{nearest(name, names())}")
+    if len(found) > 1:
+        offers = ", ".join(entry.value for entry in found)
+        raise VerifierError(f"several installed packages offer a verifier {name!r}: {offers}")
+    loaded = next(iter(found)).load()
+    return SimpleNamespace(verify=getattr(loaded, "verify", loaded), validate=getattr(loaded, "validate", _accept))

@@ -1,0 +1,163 @@
+"""The base policy of the Countdown world: a Qwen2 of 0.86M parameters, pre-trained from nothing in about a minute.
+
+It learns to write `+ -` expressions of the prompt's digits, of which `RIGHT` in a hundred were chosen to be right and
+the others at random (some are right by chance), so it knows every easy answer and prefers none. `*` is in its
+vocabulary but in none of its completions. Held-out problems are not trained on. What is written is an ordinary Hugging
+Face directory; the tokenizer has one token a character, and there is no chat template.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posttrain.worlds.countdown import Problem, expressions, solutions
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+CHARACTERS = "0123456789+-*=:"
+PROMPT_TOKENS, COMPLETION_TOKENS = 7, 6  # `357=22:` and `3*5+7<eos>`: every row has the same length, nothing is padded
+RIGHT = 0.15
+BATCH = 128
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 30
+THREADS = 1  # the order of a sum, and so the bytes, depend on it; and two threads on busy cores spin for each other
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character; decoding gives back exactly the characters."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *CHARACTERS])}
+    characters = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
+    characters.decoder = decoders.Fuse()  # without it, decoding puts a space between the characters
+    return PreTrainedTokenizerFast(
+        tokenizer_object=characters,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=64,
+    )
+
+
+def config(vocabulary: int) -> Qwen2Config:
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+
+
+def pretrain(
+    directory: Path,
+    problems: Sequence[Problem],
+    seed: int = 0,
+    steps: int = 600,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train the policy on the problems' `+ -` expressions and write it to `directory`."""
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        characters = tokenizer()
+        corpus = Corpus(characters, problems)
+        chance = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):  # the weights are drawn from torch's global generator
+            torch.manual_seed(seed)
+            policy = Qwen2ForCausalLM(config(len(characters)))
+        train(policy, lambda: corpus.draw(BATCH, chance), steps, progress)
+    finally:
+        torch.set_num_threads(threads)
+    policy.generation_config.update(do_sample=True, temperature=1.0, max_new_tokens=COMPLETION_TOKENS)
+    policy.save_pretrained(directory)
+    characters.save_pretrained(directory)
+    return directory
+
+
+def train(
+    policy: Qwen2ForCausalLM,
+    draw: Callable[[], torch.Tensor],
+    steps: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Next-token training on the completions of batches drawn afresh, with warm-up and a cosine decay to zero."""
+    import torch
+
+    policy.train()
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / WARMUP_STEPS, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
+    )
+    for step in range(steps):
+        tokens = draw()
+        logits = policy(tokens[:, :-1]).logits[:, PROMPT_TOKENS - 1 :]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, PROMPT_TOKENS:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if progress is not None:
+            progress(step + 1, steps)
+
+
+class Corpus:
+    """The pre-training distribution: a problem, then one of its right `+ -` expressions or any of them."""
+
+    def __init__(self, characters: PreTrainedTokenizerFast, problems: Sequence[Problem]) -> None:
+        import torch
+
+        right, written = [], []
+        for problem in problems:
+            allowed = expressions(problem.numbers, "+-")
+            answers = solutions(problem.numbers, problem.target)
+            written.append(self._encode(characters, problem, allowed))
+            right.append(self._encode(characters, problem, [text for text in allowed if text in answers]))
+        self._right, self._written = self._table(right), self._table(written)
+        self._rows = torch.arange(len(problems))
+
+    def draw(self, batch: int, chance: torch.Generator) -> torch.Tensor:
+        """Token ids of `batch` rows, shape (batch, PROMPT_TOKENS + COMPLETION_TOKENS)."""
+        import torch
+
+        problem = torch.randint(len(self._rows), (batch,), generator=chance)
+        wants_right = torch.rand(batch, generator=chance) < RIGHT
+        place = torch.rand(batch, generator=chance)
+        drawn = [tokens[problem, (place * count[problem]).long()] for tokens, count in (self._right, self._written)]
+        return torch.where(wants_right[:, None], *drawn)
+
+    @staticmethod
+    def _encode(characters: Any, problem: Problem, completions: Sequence[str]) -> torch.Tensor:
+        import torch
+
+        return torch.tensor(characters([problem.prompt + text + EOS for text in completions])["input_ids"])
+
+    @staticmethod
+    def _table(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of different counts as one padded tensor (problems, most, tokens) and the counts."""
+        import torch
+
+        return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), torch.tensor([len(row) for row in rows])
