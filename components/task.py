@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,8 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         record = execute(stage, parents, settings, Path(output.path), Path(page.path))
     output.metadata.update(encode(record))
     for metric, number in sorted(record.metrics.items()):
-        metrics.log_metric(metric, float(number))
+        if math.isfinite(number):  # the backend fails a task that reports NaN
+            metrics.log_metric(metric, float(number))
     return record
 
 

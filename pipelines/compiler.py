@@ -38,15 +38,15 @@ def build_pipeline(recipe: Recipe, scheduling: Scheduling) -> Any:
         values = signature.bind(*positional, **named).arguments
         _build_tasks(recipe, scheduling, values)
 
-    signature = inspect.Signature(_parameters(recipe, scheduling))
+    signature = inspect.Signature(_parameters(recipe))
     pipeline.__signature__ = signature  # type: ignore[attr-defined]
     pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    pipeline.__doc__ = _docstring(recipe, scheduling)
+    pipeline.__doc__ = _docstring(recipe)
     pipeline.__name__ = recipe.name.replace("-", "_")
     return dsl.pipeline(name=recipe.name, display_name=recipe.title)(pipeline)
 
 
-def _parameters(recipe: Recipe, scheduling: Scheduling) -> list[inspect.Parameter]:
+def _parameters(recipe: Recipe) -> list[inspect.Parameter]:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     inputs = [
         inspect.Parameter(
@@ -60,7 +60,7 @@ def _parameters(recipe: Recipe, scheduling: Scheduling) -> list[inspect.Paramete
     ]
     required = [parameter for parameter in inputs if parameter.default is inspect.Parameter.empty]
     optional = [parameter for parameter in inputs if parameter.default is not inspect.Parameter.empty]
-    return [*required, *optional, *stages, *parameters(scheduling)]
+    return [*required, *optional, *stages, *parameters()]
 
 
 def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=_OUTSIDE | spec.bound().keys(), exclude_none=True)
 
 
-def _docstring(recipe: Recipe, scheduling: Scheduling) -> str:
+def _docstring(recipe: Recipe) -> str:
     """Google style, which is where KFP takes the parameters' descriptions from."""
     lines = [recipe.description or recipe.title, "", "Args:"]
     lines += [f"    {name}: {entry.help}" for name, entry in recipe.inputs.items()]
@@ -79,7 +79,7 @@ def _docstring(recipe: Recipe, scheduling: Scheduling) -> str:
         f"    {name}_settings: Settings of {name} ({spec.use}). {spec.why}".rstrip()
         for name, spec in recipe.stages.items()
     ]
-    lines += [f"    {parameter.name}: {RUN_TIME[parameter.name].help}" for parameter in parameters(scheduling)]
+    lines += [f"    {parameter.name}: {RUN_TIME[parameter.name].help}" for parameter in parameters()]
     return "\n".join(lines)
 
 
@@ -96,9 +96,9 @@ def _build_tasks(recipe: Recipe, scheduling: Scheduling, values: dict[str, Any])
 
 
 def _conditions(spec: StageSpec, tasks: dict[str, dsl.PipelineTask]) -> Any:
-    """`when` as a dsl.If; a stage waits for at most one gate."""
+    """`when` as a dsl.If on the gate's return value: the local runner does not resolve a named output there."""
     for gate, verdict in spec.when.items():
-        return dsl.If(tasks[gate].outputs["verdict"] == verdict, name=f"{gate} says {verdict}")
+        return dsl.If(tasks[gate].outputs["Output"] == verdict, name=f"{gate} says {verdict}")
     return nullcontext()
 
 

@@ -26,9 +26,13 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], root: Path) -> bool:
     # Placement means nothing here, and our images' names are not python's.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=False)
-    task = components.load_component_from_file(str(pipeline))(**arguments)
-    return str(task.state).endswith("SUCCEEDED")
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    try:
+        components.load_component_from_file(str(pipeline))(**arguments)
+    except RuntimeError as error:  # what the local runner raises for a failed task
+        print(error)
+        return False
+    return True
 
 
 def main() -> None:

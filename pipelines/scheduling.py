@@ -25,9 +25,6 @@ class Scheduling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    accelerator: bool = Field(
-        default=True, description="train and rollout pods ask for schedule_gpu_count accelerators"
-    )
     shared_memory: str = Field(
         default="16Gi", description="size of /dev/shm in train pods; empty = the runtime's 64 MiB"
     )
@@ -46,18 +43,19 @@ class RunTime:
     help: str
 
 
+# The backend reads resource parameters as strings: an integer is silently ignored, and an empty string is no quantity.
 RUN_TIME: Mapping[str, RunTime] = {
     "schedule_control_image": RunTime(str, CONTROL, "Image of stages without a model."),
     "schedule_train_image": RunTime(str, TRAIN, "Image of stages with a model."),
-    "schedule_gpu_count": RunTime(int, 1, "Accelerators per pod that holds a model."),
+    "schedule_gpu_count": RunTime(str, "1", "Accelerators per pod that holds a model; 0 for none."),
     "schedule_gpu_type": RunTime(str, "nvidia.com/gpu", "Resource name of the accelerator."),
     "schedule_node_selector": RunTime(dict, {}, "Node labels that pods with a model need."),
     "schedule_tolerations": RunTime(list, [], "Tolerations of pods with a model, as in a pod spec."),
     "schedule_secret": RunTime(
         str, "posttrain-s3", "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; may be absent."
     ),
-    "schedule_memory": RunTime(str, "8Gi", "Memory request of pods with a model."),
-    "schedule_cpu": RunTime(str, "2", "CPU request of pods with a model."),
+    "schedule_memory": RunTime(str, "0", "Memory request of pods with a model, as 64Gi; 0 for none."),
+    "schedule_cpu": RunTime(str, "0", "CPU request of pods with a model, as 8; 0 for none."),
 }
 
 
@@ -75,20 +73,18 @@ def read_scheduling(path: Path | None) -> Scheduling:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+# What KFP calls backoff_max_duration is the budget of all attempts from the start of the first: its default of an hour
+# would end every retry of a longer stage.
+_THIRTY_DAYS = 30 * 24 * 3600
+
 # Secret keys that become environment variables of the same name; each may be absent.
 _SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 
-def parameters(scheduling: Scheduling) -> list[inspect.Parameter]:
+def parameters() -> list[inspect.Parameter]:
     """The pipeline parameters that scheduling adds."""
-    left_out = () if scheduling.accelerator else ("schedule_gpu_count", "schedule_gpu_type")
-    return [
-        inspect.Parameter(
-            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=run_time.default, annotation=run_time.type
-        )
-        for name, run_time in RUN_TIME.items()
-        if name not in left_out
-    ]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in RUN_TIME.items()]
 
 
 def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
@@ -102,7 +98,8 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
     task.set_caching_options(False)
     task.set_container_image(values[f"schedule_{image}_image"])
     if scheduling.retries:
-        task.set_retry(scheduling.retries, backoff_duration=scheduling.retry_backoff, backoff_factor=2.0)
+        budget = f"{_THIRTY_DAYS}s"
+        task.set_retry(scheduling.retries, scheduling.retry_backoff, backoff_factor=2.0, backoff_max_duration=budget)
     kubernetes.set_timeout(task, int(scheduling.timeout_hours * 3600))
     kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
     kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
@@ -115,9 +112,8 @@ def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping
     task.set_memory_request(values["schedule_memory"])
     kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
     kubernetes.add_toleration_json(task, values["schedule_tolerations"])
-    if scheduling.accelerator:
-        task.set_accelerator_type(values["schedule_gpu_type"])
-        task.set_accelerator_limit(values["schedule_gpu_count"])
+    task.set_accelerator_type(values["schedule_gpu_type"])
+    task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

@@ -1,7 +1,5 @@
 """The KFP face of the stage base."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -12,7 +10,7 @@ def base(
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Bring a policy in from outside: fetch, refuse what must not be loaded, fingerprint, record.

@@ -1,7 +1,5 @@
 """The KFP face of the stage distill."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -17,17 +15,17 @@ def distill(
     data: dsl.Input[dsl.Dataset] = None,
     method: str = "on_policy_distillation",
     divergence: str = "reverse",
-    learning_rate: Optional[float] = None,
-    epochs: Optional[float] = None,
-    max_steps: Optional[int] = None,
-    batch_size: Optional[int] = None,
-    accumulation: Optional[int] = None,
+    learning_rate: float = 1e-6,
+    epochs: float = 3.0,
+    max_steps: int = 0,
+    batch_size: int = 8,
+    accumulation: int = 1,
     max_new_tokens: int = 512,
     temperature: float = 1.0,
     lora_rank: int = 0,
     seed: int = 0,
-    trainer_args: Optional[dict] = None,
-    settings: Optional[dict] = None,
+    trainer_args: dict = {},
+    settings: dict = {},
     name: str = "",
     role: str = "",
 ):
@@ -40,11 +38,11 @@ def distill(
         data: The teacher's trajectories (sequence-level).
         method: on_policy_distillation or sequence_distillation.
         divergence: forward keeps coverage, reverse sharpens, jsd is between (on-policy only).
-        learning_rate: Peak learning rate; unset is TRL's 1e-6.
-        epochs: Passes over the prompts; unset is TRL's 3.
-        max_steps: Optimizer steps; overrides epochs.
-        batch_size: Sequences per device and forward pass; unset is TRL's 8.
-        accumulation: Forward passes per optimizer step; unset is 1.
+        learning_rate: Peak learning rate.
+        epochs: Passes over the data.
+        max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
+        batch_size: Sequences per device and forward pass.
+        accumulation: Forward passes per optimizer step.
         max_new_tokens: Longest rollout in tokens.
         temperature: Of sampling and of the divergence.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.

@@ -31,7 +31,7 @@ _BETA = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
 
 
 class DistillSettings(TrainSettings):
-    """Distillation; unset values are TRL's defaults."""
+    """Distillation."""
 
     method: Literal["on_policy_distillation", "sequence_distillation"] = Field(
         default="on_policy_distillation", description="on the student's rollouts, or on trajectories of the teacher"
@@ -41,7 +41,7 @@ class DistillSettings(TrainSettings):
     )
     max_new_tokens: int = Field(default=512, gt=0, description="longest rollout, in tokens")
     temperature: float = Field(default=1.0, gt=0, description="of sampling and of the divergence")
-    max_length: int | None = Field(default=None, gt=0, description="longest sequence (sequence-level only; TRL: 1024)")
+    max_length: int = Field(default=1024, gt=0, description="longest sequence in tokens (sequence-level only)")
     max_truncated: float = Field(default=0.05, ge=0, le=1, description="largest share of rows cut at max_length")
     slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
     max_staleness: int = Field(default=0, ge=0, description="optimizer steps after which a rollout is not on-policy")
@@ -86,12 +86,10 @@ def _needs(parents: Parents, role: str, method: str) -> Artifact:
 
 def run(settings: DistillSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Train the student and write it."""
-    if settings.method == "sequence_distillation":
-        owned = {"max_length": settings.max_length} if settings.max_length else {}
-        return supervised(
-            settings, parents.one("init"), parents.one("data"), owned, settings.max_truncated, out, progress
-        )
-    return _on_policy(settings, parents, out, progress)
+    if settings.method == "on_policy_distillation":
+        return _on_policy(settings, parents, out, progress)
+    init, data = parents.one("init"), parents.one("data")
+    return supervised(settings, init, data, {"max_length": settings.max_length}, settings.max_truncated, out, progress)
 
 
 def _on_policy(settings: DistillSettings, parents: Parents, out: Path, progress: Progress) -> Work:

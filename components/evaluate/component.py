@@ -1,7 +1,5 @@
 """The KFP face of the stage evaluate."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -18,7 +16,7 @@ def evaluate(
     max_new_tokens: int = 512,
     temperature: float = 1.0,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Measure a policy: n samples a problem, verified; unbiased pass@k and pass^k with intervals.

@@ -128,7 +128,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
 
 def metrics_of(summary: Summary) -> dict[str, float]:
     """The few numbers that runs are compared by; the page has the rest."""
-    k = max(summary.pass_at)
+    k = summary.k
     chosen = {"pass_at_1": summary.pass_at[1], f"pass_at_{k}": summary.pass_at[k], f"pass_hat_{k}": summary.pass_hat[k]}
     slices = {f"{name}/pass_at_1": part.pass_at[1] for name, part in summary.slices.items() if len(summary.slices) > 1}
     chosen |= {"truncated": summary.truncated, **slices}
@@ -139,7 +139,6 @@ def measure(problem: Problem, completions: list[Completion]) -> Measured:
     """One problem's row."""
     prompt = prompt_text(problem.prompt)
     verdicts = [verifiers.verify(c.text, problem.verifier, problem.reference, prompt) for c in completions]
-    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     answers = Counter(verdict.answer for verdict in verdicts if verdict.answer is not None)
     right = {
         v.answer if v.answer is not None else c.text for v, c in zip(verdicts, completions, strict=True) if v.score == 1
@@ -147,12 +146,9 @@ def measure(problem: Problem, completions: list[Completion]) -> Measured:
     return Measured(
         problem_id=problem.id,
         slice=problem.slice,
-        sampled=len(completions),
-        scored=len(scores),
-        correct=sum(score == 1 for score in scores),
+        scores=[verdict.score for verdict in verdicts],
         right_answers=sorted(right),
         answers=dict(sorted(answers.items())),
-        mean_score=sum(scores) / len(scores) if scores else None,
         tokens=[len(completion.tokens) for completion in completions],
         truncated=sum(completion.finish == "length" for completion in completions),
         logprobs=[sum(completion.logprobs) for completion in completions],

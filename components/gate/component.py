@@ -1,7 +1,5 @@
 """The KFP face of the stage gate."""
 
-from typing import NamedTuple, Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -17,9 +15,9 @@ def gate(
     max_slice_loss: float = 0.02,
     max_support_loss: float = 0.05,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
-) -> NamedTuple("Verdict", verdict=str):
+) -> str:
     """Decide from held-out evaluations whether a candidate may replace the champion.
 
     Args:
@@ -36,10 +34,10 @@ def gate(
         decision: The decision, with its reasons.
         metrics: The paired differences that decided.
         page: The verdict and its numbers.
-        verdict: pass, fail or undecided.
+        Output: The verdict: pass, fail or undecided.
     """
     arguments = dict(locals())
     from posttrain.components.task import run_task
 
     record = run_task("gate", arguments)
-    return (str(record.facts["verdict"]),)
+    return str(record.facts["verdict"])

@@ -1,7 +1,5 @@
 """The KFP face of the stage prepare."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -17,9 +15,9 @@ def prepare(
     replay: dsl.Input[dsl.Dataset] = None,
     source: str = "",
     replay_share: float = 0.5,
-    limit: Optional[int] = None,
+    limit: int = 0,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Validate, deduplicate, decontaminate and mix data; everything dropped is counted.
@@ -31,7 +29,7 @@ def prepare(
         kind: What the rows are: problems or trajectories.
         source: Where the rows come from, for the record; unset is the file's name.
         replay_share: Share of replay rows in the result, if replay is given.
-        limit: Keep at most so many rows, chosen at random.
+        limit: Keep at most so many rows, chosen at random; 0 is all.
         seed: Seeds every random choice.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

@@ -43,7 +43,7 @@ class PrepareSettings(Settings):
     replay_share: float = Field(
         default=0.5, ge=0, lt=1, description="share of replay rows in the result, if replay is given"
     )
-    limit: int | None = Field(default=None, gt=0, description="keep at most so many rows, chosen at random")
+    limit: int = Field(default=0, ge=0, description="keep at most so many rows, chosen at random; 0 = all")
 
 
 PARENTS = {
@@ -89,7 +89,7 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
 
 
 def _limited(rows: list, settings: PrepareSettings) -> list:
-    if settings.limit is None or len(rows) <= settings.limit:
+    if not settings.limit or len(rows) <= settings.limit:
         return rows
     kept = sorted(random.Random(settings.seed).sample(range(len(rows)), settings.limit))
     return [rows[index] for index in kept]

@@ -1,7 +1,5 @@
 """The KFP face of the stage register."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -15,7 +13,7 @@ def register(
     registration: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Register a policy that a gate let through; nothing else gets in.

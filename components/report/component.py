@@ -1,7 +1,5 @@
 """The KFP face of the stage report."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -20,7 +18,7 @@ def report(
     evaluations_6: dsl.Input[dsl.Dataset] = None,
     evaluations_7: dsl.Input[dsl.Dataset] = None,
     evaluations_8: dsl.Input[dsl.Dataset] = None,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """One page for the whole run: before and after, support, curves, lineage.

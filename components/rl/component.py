@@ -1,7 +1,5 @@
 """The KFP face of the stage rl."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -14,19 +12,19 @@ def rl(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     method: str = "grpo",
-    learning_rate: Optional[float] = None,
-    epochs: Optional[float] = None,
-    max_steps: Optional[int] = None,
-    batch_size: Optional[int] = None,
-    accumulation: Optional[int] = None,
+    learning_rate: float = 1e-6,
+    epochs: float = 3.0,
+    max_steps: int = 0,
+    batch_size: int = 8,
+    accumulation: int = 1,
     group_size: int = 8,
     kl: float = 0.0,
     max_new_tokens: int = 512,
     temperature: float = 1.0,
     lora_rank: int = 0,
     seed: int = 0,
-    trainer_args: Optional[dict] = None,
-    settings: Optional[dict] = None,
+    trainer_args: dict = {},
+    settings: dict = {},
     name: str = "",
     role: str = "",
 ):
@@ -36,11 +34,11 @@ def rl(
         init: The policy to start from, and the reference of the KL term.
         problems: Prompts with verifiers.
         method: grpo, dr_grpo, dapo, bnpo, gspo, cispo or sapo.
-        learning_rate: Peak learning rate; unset is TRL's 1e-6.
-        epochs: Passes over the prompts; unset is TRL's 3.
-        max_steps: Optimizer steps; overrides epochs.
-        batch_size: Sequences per device and forward pass; unset is TRL's 8.
-        accumulation: Forward passes per optimizer step; unset is 1.
+        learning_rate: Peak learning rate.
+        epochs: Passes over the data.
+        max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
+        batch_size: Sequences per device and forward pass.
+        accumulation: Forward passes per optimizer step.
         group_size: Completions a prompt, the group that advantages compare.
         kl: Weight of the KL term towards init.
         max_new_tokens: Longest completion in tokens.

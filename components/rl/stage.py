@@ -46,7 +46,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class RLSettings(TrainSettings):
-    """Reinforcement learning; unset values are TRL's defaults."""
+    """Reinforcement learning."""
 
     method: Variant = Field(default="grpo", description="the published variant")
     group_size: int = Field(default=8, gt=1, description="completions a prompt, the group that advantages compare")
@@ -67,7 +67,7 @@ def check(settings: RLSettings, parents: Parents) -> None:
     """Prompts must fit and groups must fill batches."""
     init = parents.one("init")
     check_prompts_fit(init, read_problems(parents.one("problems").path, settings.slices), settings.max_new_tokens)
-    rollouts = (settings.batch_size or 8) * (settings.accumulation or 1)
+    rollouts = settings.batch_size * settings.accumulation
     if rollouts % settings.group_size:
         raise ConfigError(
             f"rl: batch_size × accumulation = {rollouts} is not a multiple of group_size={settings.group_size}; "

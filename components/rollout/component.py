@@ -1,7 +1,5 @@
 """The KFP face of the stage rollout."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -16,9 +14,9 @@ def rollout(
     samples: int = 8,
     max_new_tokens: int = 512,
     temperature: float = 1.0,
-    limit: Optional[int] = None,
+    limit: int = 0,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Sample a policy: n trajectories a problem, with sampler digest and log-probabilities.
@@ -29,7 +27,7 @@ def rollout(
         samples: Trajectories a problem.
         max_new_tokens: Longest completion in tokens.
         temperature: Sampling temperature; 0 is greedy.
-        limit: Only the first so many problems.
+        limit: Only the first so many problems; 0 is all.
         seed: Seeds every random choice.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

@@ -30,7 +30,7 @@ class RolloutSettings(Settings):
     top_k: int = Field(default=0, ge=0, description="0 = all tokens")
     batch_rows: int = Field(default=512, gt=0, description="sequences decoded together")
     slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
-    limit: int | None = Field(default=None, gt=0, description="only the first so many problems")
+    limit: int = Field(default=0, ge=0, description="only the first so many problems; 0 = all")
 
 
 PARENTS = {
@@ -46,7 +46,7 @@ def check(settings: RolloutSettings, parents: Parents) -> None:
 
 def chosen(settings: RolloutSettings, parents: Parents) -> list[Problem]:
     """The problems that these settings select."""
-    return read_problems(parents.one("problems").path, settings.slices)[: settings.limit]
+    return read_problems(parents.one("problems").path, settings.slices)[: settings.limit or None]
 
 
 def run(settings: RolloutSettings, parents: Parents, out: Path, progress: Progress) -> Work:

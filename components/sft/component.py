@@ -1,7 +1,5 @@
 """The KFP face of the stage sft."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -14,16 +12,16 @@ def sft(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     method: str = "sft",
-    learning_rate: Optional[float] = None,
-    epochs: Optional[float] = None,
-    max_steps: Optional[int] = None,
-    batch_size: Optional[int] = None,
-    accumulation: Optional[int] = None,
-    max_length: Optional[int] = None,
+    learning_rate: float = 2e-5,
+    epochs: float = 3.0,
+    max_steps: int = 0,
+    batch_size: int = 8,
+    accumulation: int = 1,
+    max_length: int = 1024,
     lora_rank: int = 0,
     seed: int = 0,
-    trainer_args: Optional[dict] = None,
-    settings: Optional[dict] = None,
+    trainer_args: dict = {},
+    settings: dict = {},
     name: str = "",
     role: str = "",
 ):
@@ -33,12 +31,12 @@ def sft(
         init: The policy to start from.
         data: Trajectories: prompt-completion, messages or text rows.
         method: sft (negative log-likelihood) or dft (dynamic fine-tuning).
-        learning_rate: Peak learning rate; unset is TRL's 2e-5.
-        epochs: Passes over the data; unset is TRL's 3.
-        max_steps: Optimizer steps; overrides epochs.
-        batch_size: Sequences per device and forward pass; unset is TRL's 8.
-        accumulation: Forward passes per optimizer step; unset is 1.
-        max_length: Longest sequence in tokens; unset is TRL's 1024.
+        learning_rate: Peak learning rate.
+        epochs: Passes over the data.
+        max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
+        batch_size: Sequences per device and forward pass.
+        accumulation: Forward passes per optimizer step.
+        max_length: Longest sequence in tokens.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
         seed: Seeds every random choice.
         trainer_args: Any other argument of trl.SFTConfig.

@@ -29,11 +29,12 @@ _SHAPES = {"prompt-completion": ("prompt", "completion"), "messages": ("messages
 
 
 class SFTSettings(TrainSettings):
-    """Supervised fine-tuning; unset values are TRL's defaults."""
+    """Supervised fine-tuning."""
 
+    learning_rate: float = Field(default=2e-5, gt=0, description="peak learning rate")
     method: Literal["sft", "dft"] = Field(default="sft", description="negative log-likelihood, or dynamic fine-tuning")
-    max_length: int | None = Field(default=None, gt=0, description="longest sequence in tokens (TRL: 1024)")
-    packing: bool | None = Field(default=None, description="pack short rows into one sequence")
+    max_length: int = Field(default=1024, gt=0, description="longest sequence in tokens")
+    packing: bool = Field(default=False, description="pack short rows into one sequence")
     max_truncated: float = Field(default=0.05, ge=0, le=1, description="largest share of rows cut at max_length")
 
 
@@ -67,8 +68,8 @@ def check_rows(shape: Any, chat_template: Any, rows: list[dict[str, Any]]) -> No
 
 def run(settings: SFTSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Train and write the policy."""
-    owned: dict[str, Any] = {"loss_type": "nll" if settings.method == "sft" else "dft"}
-    owned |= {name: value for name in ("max_length", "packing") if (value := getattr(settings, name)) is not None}
+    loss = "nll" if settings.method == "sft" else "dft"
+    owned = {"loss_type": loss, "max_length": settings.max_length, "packing": settings.packing}
     return supervised(settings, parents.one("init"), parents.one("data"), owned, settings.max_truncated, out, progress)
 
 

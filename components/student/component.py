@@ -1,7 +1,5 @@
 """The KFP face of the stage student."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import TRAIN
 
@@ -12,11 +10,11 @@ def student(
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    layers: Optional[int] = None,
-    config: Optional[dict] = None,
+    layers: int = 0,
+    config: dict = {},
     max_ratio: float = 0.5,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
     role: str = "",
 ):
@@ -24,7 +22,7 @@ def student(
 
     Args:
         teacher: The policy to shrink.
-        layers: Decoder layers to keep; unset is half the teacher's.
+        layers: Decoder layers to keep; 0 is half the teacher's.
         config: Other smaller config values, as intermediate_size.
         max_ratio: Largest allowed share of the teacher's parameters.
         seed: Seeds every random choice.

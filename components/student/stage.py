@@ -28,7 +28,7 @@ _LAYER = re.compile(r"(.*\.(?:layers|h|blocks|block)\.)(\d+)(\..+)")
 class StudentSettings(Settings):
     """The student's size."""
 
-    layers: int | None = Field(default=None, gt=0, description="decoder layers to keep; unset: half the teacher's")
+    layers: int = Field(default=0, ge=0, description="decoder layers to keep; 0 = half the teacher's")
     config: dict[str, Any] = Field(
         default_factory=dict, description="other smaller config values, as intermediate_size"
     )

@@ -1,7 +1,5 @@
 """The KFP face of the stage verify."""
 
-from typing import Optional
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
@@ -12,19 +10,19 @@ def verify(
     scored: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    min_reward: Optional[float] = None,
-    max_per_problem: Optional[int] = None,
+    min_reward: float = 0.0,
+    max_per_problem: int = 0,
     distinct: bool = False,
     seed: int = 0,
-    settings: Optional[dict] = None,
+    settings: dict = {},
     name: str = "",
 ):
     """Score trajectories by each row's verifier; optionally keep only the best of them.
 
     Args:
         trajectories: Rows with verifier and reference, such as rollouts.
-        min_reward: Keep only rows with at least this reward; unset keeps all.
-        max_per_problem: Keep at most so many rows a problem.
+        min_reward: Keep only rows with at least this reward; 0 keeps all.
+        max_per_problem: Keep at most so many rows a problem; 0 is all.
         distinct: Keep one row for each distinct completion of a problem.
         seed: Seeds every random choice.
         settings: Any other setting of the stage, by name; wins over the parameters above.

@@ -23,8 +23,8 @@ from posttrain.taxonomy import Kind
 class VerifySettings(Settings):
     """What to keep."""
 
-    min_reward: float | None = Field(default=None, description="keep only rows with at least this reward; unset = all")
-    max_per_problem: int | None = Field(default=None, gt=0, description="keep at most so many rows a problem")
+    min_reward: float = Field(default=0.0, ge=0, le=1, description="keep only rows with this reward; 0 = all")
+    max_per_problem: int = Field(default=0, ge=0, description="keep at most so many rows a problem; 0 = all")
     distinct: bool = Field(default=False, description="keep one row for each distinct completion of a problem")
 
 
@@ -88,11 +88,11 @@ def _kept(rows: list[Row], settings: VerifySettings) -> list[Row]:
     for row in rows:
         problem = row.get("problem_id") or prompt_of(row)
         key = (problem, completion_text(row))
-        if settings.min_reward is not None and (row["reward"] is None or row["reward"] < settings.min_reward):
+        if settings.min_reward > 0 and (row["reward"] is None or row["reward"] < settings.min_reward):
             continue
         if settings.distinct and key in seen:
             continue
-        if settings.max_per_problem is not None and per_problem[problem] >= settings.max_per_problem:
+        if 0 < settings.max_per_problem <= per_problem[problem]:
             continue
         per_problem[problem] += 1
         seen.add(key)

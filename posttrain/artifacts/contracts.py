@@ -78,5 +78,5 @@ def prompts_fit(
     if long:
         raise ContractError(
             f"{where}: problem {long[0][0]!r} has {long[0][1]} prompt tokens, which with {new_tokens} new tokens "
-            f"exceed the policy's context of {context} ({len(long)} such problems); shorten them or lower max_new_tokens"
+            f"exceed the policy's context of {context} ({len(long)} such); shorten them or lower max_new_tokens"
         )

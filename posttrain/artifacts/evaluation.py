@@ -15,23 +15,35 @@ EVALUATION_FILE = "evaluation.parquet"
 class Measured(BaseModel):
     """One problem under n samples at fixed decoding.
 
-    `correct` counts scores of 1 among the `scored` samples; unscorable samples are in neither. `answers` maps each
-    distinct canonical answer to how often it was given, right or wrong; `right_answers` are the distinct right ones.
+    The lists have one entry a sample, in the order of sampling. `answers` maps each distinct canonical answer to how
+    often it was given, right or wrong; `right_answers` are the distinct right ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     problem_id: str
     slice: str
-    sampled: int = Field(ge=0)
-    scored: int = Field(ge=0)
-    correct: int = Field(ge=0)
+    scores: list[float | None] = Field(description="verified score in [0, 1]; None = unscorable")
     right_answers: list[str]
     answers: dict[str, int]
-    mean_score: float | None = Field(description="mean score of the scored samples; None if none could be scored")
     tokens: list[int] = Field(description="length of each completion in tokens, the EOS token included")
     truncated: int = Field(ge=0, description="samples that hit the length limit")
     logprobs: list[float] = Field(description="log-probability of each completion under the policy, nats")
+
+    @property
+    def sampled(self) -> int:
+        """How many samples were drawn."""
+        return len(self.scores)
+
+    @property
+    def scored(self) -> int:
+        """n: samples that could be scored."""
+        return sum(score is not None for score in self.scores)
+
+    @property
+    def correct(self) -> int:
+        """c: samples with the full score; partial credit is not correct."""
+        return sum(score == 1 for score in self.scores)
 
 
 def write_evaluation(measured: Iterable[Measured], directory: Path) -> None:

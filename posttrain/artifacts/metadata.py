@@ -1,7 +1,8 @@
-"""The flat face of a record: what goes into a KFP artifact's metadata.
+"""The flat face of a record: what goes into a KFP artifact's metadata. Strings only.
 
-The backend stores bools as 0/1, wraps lists and dicts, and fails a task on null (kubeflow/pipelines
-backend/src/v2/metadata/converter.go). So only strings and numbers go in; what is nested becomes one JSON string.
+The backend stores bools as 0/1, wraps lists and dicts, fails a task on null and on infinity (kubeflow/pipelines
+backend/src/v2/metadata/converter.go), and its store rounds numbers to six decimals. A string arrives as it was, so
+numbers are written out and what is nested becomes JSON.
 """
 
 from __future__ import annotations
@@ -11,18 +12,15 @@ from collections.abc import Mapping
 
 from posttrain.artifacts.record import Record
 
-MetadataValue = str | float
-
-# Keys that the backend adds on its own; they are not ours and must not be copied on.
-BACKEND_KEYS = frozenset({"display_name", "store_session_info"})
-
 _PREFIX = "posttrain_"
+_NUMBERS = ("on_policy_fraction", "self_generated_fraction", "seconds")
+_NESTED = ("parents", "facts")
 
 
-def encode(record: Record) -> dict[str, MetadataValue]:
-    """Flat strings and numbers only; empty fields are left out rather than written as null."""
+def encode(record: Record) -> dict[str, str]:
+    """The record's axes, digests and facts; empty fields are left out."""
     trace = record.trace
-    fields: dict[str, MetadataValue | None] = {
+    fields: dict[str, object] = {
         "kind": record.kind.value,
         "stage": record.stage,
         "name": record.name,
@@ -31,31 +29,27 @@ def encode(record: Record) -> dict[str, MetadataValue]:
         "interface": record.interface,
         "role": record.role,
         "provenance": trace.provenance if trace else None,
-        "on_policy_fraction": trace.on_policy_fraction if trace else None,
-        "self_generated_fraction": trace.self_generated_fraction if trace else None,
+        "on_policy_fraction": repr(trace.on_policy_fraction) if trace else None,
+        "self_generated_fraction": repr(trace.self_generated_fraction) if trace else None,
         "parents": json.dumps([[ref.role, ref.digest] for ref in record.parents]),
         "facts": json.dumps(record.facts, sort_keys=True),
-        "seconds": round(record.seconds, 3),
+        "seconds": repr(record.seconds),
     }
-    return {
-        _PREFIX + key: str(value) if isinstance(value, str) else float(value)
-        for key, value in fields.items()
-        if value is not None and value != ""
-    }
+    return {_PREFIX + key: str(value) for key, value in fields.items() if value not in (None, "")}
 
 
 def decode(metadata: Mapping[str, object]) -> dict[str, object]:
-    """What `encode` wrote, with nested values restored; foreign keys are dropped.
+    """What `encode` wrote, numbers and nested values restored; keys that are not ours are dropped.
 
     Raises:
-        ValueError: a value of ours is neither a string nor a number, or a nested one is not JSON.
+        ValueError: a value of ours is not the string that was written.
     """
     decoded: dict[str, object] = {}
     for key, value in metadata.items():
         if not key.startswith(_PREFIX):
             continue
+        if not isinstance(value, str):
+            raise ValueError(f"metadata {key}: {type(value).__name__} {value!r} where a string was written")
         name = key.removeprefix(_PREFIX)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"metadata {key}: {type(value).__name__} {value!r}; only strings and numbers survive KFP")
-        decoded[name] = json.loads(value) if name in ("parents", "facts") and isinstance(value, str) else value
+        decoded[name] = float(value) if name in _NUMBERS else json.loads(value) if name in _NESTED else value
     return decoded

@@ -86,6 +86,6 @@ def agree(method: str, trace: Trace, accepted: str = "") -> None:
         return
     raise ProvenanceError(
         f"{method} promises {promised} trajectories, but {1 - trace.on_policy_fraction:.1%} of {trace.rows} rows "
-        f"make it {trace.provenance} (staleness → rows: {trace.staleness}); lower the reuse of rollouts, raise max_staleness, "
-        f"or accept it with accept_provenance={trace.provenance}"
+        f"make it {trace.provenance} (staleness → rows: {trace.staleness}); lower the reuse of rollouts, raise "
+        f"max_staleness, or accept it with accept_provenance={trace.provenance}"
     )

@@ -21,7 +21,7 @@ def build_world(name: str, out: Path, seed: int) -> None:
     """
     if name not in WORLDS:
         raise ConfigError(f"no world is called {name!r}{nearest(name, WORLDS)}")
-    from posttrain.worlds.countdown_base import build
+    from posttrain.worlds.countdown import build
 
     with whole_or_nothing(out) as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
         task = bars.add_task("pre-training the base", total=None)

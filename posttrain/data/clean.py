@@ -82,7 +82,8 @@ class Cleaning:
         if share > self.max_contaminated or (held_out and not kept):
             raise DataError(
                 f"{held_out[0]} ({len(held_out)} of {self.total} rows, {share:.1%}, allowed "
-                f"{self.max_contaminated:.1%}); split training and held-out data apart, or raise max_contaminated to drop the rows"
+                f"{self.max_contaminated:.1%}); split training and held-out data apart, or "
+                "raise max_contaminated to drop the rows"
             )
         if not kept:
             raise DataError(f"{self.source}: no usable row is left ({self.counts}); mend the data")

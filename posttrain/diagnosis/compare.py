@@ -5,7 +5,7 @@ Problems without a single scored sample are left out and counted. Samples that c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,6 @@ from posttrain.artifacts.evaluation import Measured
 from posttrain.diagnosis.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
 from posttrain.diagnosis.passk import Floats, informative_rate, ladder, largest_k, pass_at_k, pass_hat_k, usual_samples
 from posttrain.diagnosis.support import Paired, SupportSets, counts, distinct_right, pair, support_sets
-from posttrain.errors import DataError
-
-Marks = Mapping[str, Sequence[bool | None]]
-"""By problem: whether each sample was right (None: unscorable), in the order of `Measured.tokens`."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,14 @@ class Summary:
     tokens: Interval
     tokens_right: Interval
     tokens_wrong: Interval
-    """Mean length of right and of wrong completions; unknown where no marks were given."""
+    """Mean length of all, of right and of wrong completions."""
     truncated: Interval
     slices: dict[str, Summary]
+
+    @property
+    def k(self) -> int:
+        """K that tables and decisions speak of: half the samples, where the estimate of pass@K is still good."""
+        return largest_k(self.samples)
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,13 @@ class Comparison:
     slices: dict[str, Comparison]
 
 
-def summarise(measured: Sequence[Measured], marks: Marks | None = None, seed: int = 0) -> Summary:
-    """Everything that one evaluation says.
-
-    Args:
-        marks: which samples were right, for the lengths of right and wrong completions. An evaluation keeps only how
-            many were.
-
-    Raises:
-        DataError: the marks of a problem are not one for each of its completions.
-    """
+def summarise(measured: Sequence[Measured], seed: int = 0) -> Summary:
+    """Everything that one evaluation says."""
     ordered = sorted(measured, key=lambda row: row.problem_id)  # so that the rows' order does not change the draws
     ks = ladder(usual_samples(counts(ordered)[0]))
     parts = {name: [row for row in ordered if row.slice == name] for name in sorted({row.slice for row in ordered})}
-    slices = {name: _summary(rows, marks, ks, seed, {}) for name, rows in parts.items()}
-    return _summary(ordered, marks, ks, seed, slices)
+    slices = {name: _summary(rows, ks, seed, {}) for name, rows in parts.items()}
+    return _summary(ordered, ks, seed, slices)
 
 
 def compare(before: Sequence[Measured], after: Sequence[Measured], k: int | None = None, seed: int = 0) -> Comparison:
@@ -108,9 +101,7 @@ def compare(before: Sequence[Measured], after: Sequence[Measured], k: int | None
     return _comparison(pairs, k, seed, slices)
 
 
-def _summary(
-    rows: Sequence[Measured], marks: Marks | None, ks: tuple[int, ...], seed: int, slices: dict[str, Summary]
-) -> Summary:
+def _summary(rows: Sequence[Measured], ks: tuple[int, ...], seed: int, slices: dict[str, Summary]) -> Summary:
     usable = [row for row in rows if row.scored]
     scored_M, correct_M = counts(usable)
     half = largest_k(ks[-1])
@@ -120,7 +111,7 @@ def _summary(
         return dict(zip(ks, bootstrap_columns(np.column_stack(columns), seed), strict=True)) if ks else {}
 
     headroom_M = pass_at_k(scored_M, correct_M, half) - pass_at_k(scored_M, correct_M, 1)
-    lengths_M3 = np.array([_lengths(row, marks) for row in usable]).reshape(-1, 3)
+    lengths_M3 = np.array([_lengths(row) for row in usable]).reshape(-1, 3)
     tokens, right, wrong = bootstrap_columns(lengths_M3, seed, bounds=None)
     return Summary(
         problems=len(usable),
@@ -171,15 +162,11 @@ def _scored_by_both(pairs: Paired) -> Floats:
     return np.minimum(counts(pairs.before)[0], counts(pairs.after)[0])
 
 
-def _lengths(row: Measured, marks: Marks | None) -> tuple[float, float, float]:
-    """Mean length of all, of right and of wrong completions; NaN where there are none or nobody told them apart."""
-    if marks is None:
-        return _mean(row.tokens), np.nan, np.nan
-    marked = marks.get(row.problem_id, ())
-    if len(marked) != len(row.tokens):
-        raise DataError(f"problem {row.problem_id!r}: {len(marked)} marks, {len(row.tokens)} completions; mark each")
-    samples = list(zip(row.tokens, marked, strict=True))
-    right, wrong = ([length for length, mark in samples if mark is verdict] for verdict in (True, False))
+def _lengths(row: Measured) -> tuple[float, float, float]:
+    """Mean length of all, of right and of wrong completions; NaN where there are none."""
+    samples = list(zip(row.tokens, row.scores, strict=True))
+    right = [length for length, score in samples if score == 1]
+    wrong = [length for length, score in samples if score is not None and score < 1]
     return _mean(row.tokens), _mean(right), _mean(wrong)
 
 

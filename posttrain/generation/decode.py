@@ -25,6 +25,7 @@ _DROP_BELOW = 0.75
 
 
 def can_repeat_cache(model: PreTrainedModel) -> bool:
+    """Whether `decode_shared` is right for a model: all its state is in keys and values with a batch axis."""
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return False
     return {type(layer) for layer in DynamicCache(config=model.config).layers} <= _REPEATABLE

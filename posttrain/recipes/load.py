@@ -107,6 +107,8 @@ def _stage_complaints(name: str, spec: StageSpec, recipe: Recipe, stages: Mappin
     for gate, verdict in spec.when.items():
         if gate not in recipe.stages or recipe.stages[gate].use != "gate":
             complaints.append(f"{where}.when: {gate!r} is not a gate of this recipe")
+        elif stage.image != "control":
+            complaints.append(f"{where}.when: {spec.use} holds a model; only stages without one can wait for a gate")
         elif verdict not in ("pass", "fail", "undecided"):
             complaints.append(f"{where}.when.{gate}: {verdict!r}; use pass, fail or undecided")
     return complaints + _settings_complaints(where, spec, recipe, stage)

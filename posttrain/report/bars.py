@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from posttrain.report.numbers import finite, interval, number, tick_labels, ticks, within_reach
+from posttrain.report.numbers import finite, interval, number, tick_labels, ticks, whole
 from posttrain.report.svg import (
     TEXT,
     WIDTH,
@@ -72,13 +72,13 @@ class StackedBars(Chart):
         top, x = row * _ROW, 0.0
         parts, unlabelled = [], []
         for index, count in enumerate(counts):
-            width = WIDTH * count / longest
+            width, words = WIDTH * count / longest, f"{self.segments[index].name} {_count(count)}"
             if count > 0:
-                parts.append(self._bar(index, x, top + 17, width, f"{name}: {self.segments[index].name} {_count(count)}"))
+                parts.append(self._bar(index, x, top + 17, width, f"{name}: {words}"))
             if text_width(_count(count)) + 8 <= width:
                 parts.append(label(x + width / 2, top + 31, _count(count), f"inside {self._class(index)}", "middle"))
             elif count > 0:
-                unlabelled.append(f"{self.segments[index].name} {_count(count)}")
+                unlabelled.append(words)
             x += width
         side = " · ".join([*unlabelled, f"n {_count(sum(counts))}"])
         room = WIDTH - text_width(side) - 12
@@ -92,7 +92,8 @@ class StackedBars(Chart):
         return element("g", element("title", tooltip), rect, hatch, class_=self._class(index))
 
     def _swatch(self, index: int) -> Markup:
-        return element("svg", self._bar(index, 0, 0, 29, ""), viewBox="0 0 28 20", class_="swatch patch", aria_hidden="true")
+        piece = self._bar(index, 0, 0, 29, self.segments[index].name)
+        return element("svg", piece, viewBox="0 0 28 20", class_="swatch patch", aria_hidden="true")
 
     def _class(self, index: int) -> str:
         tone = self.segments[index].tone
@@ -116,19 +117,20 @@ class Intervals(Chart):
 
     def svg(self) -> Markup:
         """The drawing."""
-        known = [within_reach(value) for _, *values in self.rows for value in values if finite(value)]
+        known = [float(value) for _, *values in self.rows for value in values if finite(value)]
         if not known:
             return nothing(self.title)
         known += [self.reference] if finite(self.reference) else []
         marks = ticks(min(known), max(known), 6)
-        x = Scale(marks[0], marks[-1], 14, WIDTH - 14)
+        margins = [max(6.0, text_width(text) / 2) for text in tick_labels(marks)]
+        x = Scale(marks[0], marks[-1], margins[0], WIDTH - margins[-1])
         height = 40.0 * len(self.rows)
         rows = [self._row(index, x) for index in range(len(self.rows))]
         return drawing(WIDTH, height + 22, self._gist(), self._axis(marks, x, height), *rows)
 
     def note(self) -> str:
         """How to read the dots."""
-        return f"Hollow: the interval contains {number(_whole(self.reference))}." if finite(self.reference) else ""
+        return f"Hollow: the interval contains {number(whole(self.reference))}." if finite(self.reference) else ""
 
     def _axis(self, marks: list[float], x: Scale, height: float) -> Markup:
         parts = [element("path", d=f"M{units(x.start)} {units(height)}H{units(x.end)}", class_="axis")]
@@ -148,15 +150,15 @@ class Intervals(Chart):
             label(0, top + TEXT, fit(name, WIDTH - text_width(words) - 14), "row halo"),
             label(WIDTH, top + TEXT, words, "value halo", "end"),
         ]
-        y, known = top + 26, finite(low) and finite(high)
+        y, unsure = top + 26, True
         if finite(low) and finite(high):
-            left, right = x(within_reach(low)), x(within_reach(high))
+            left, right = x(low), x(high)
             ends = f"M{units(left)} {units(y - 4)}v8M{units(right)} {units(y - 4)}v8"
             parts.append(element("path", d=f"M{units(left)} {units(y)}H{units(right)}{ends}", class_="whisker"))
+            unsure = finite(self.reference) and low <= self.reference <= high
         if finite(estimate):
-            unsure = not known or (finite(self.reference) and low <= self.reference <= high)  # type: ignore[operator]
             class_ = "dot hollow" if unsure else "dot"
-            parts.append(element("circle", cx=x(within_reach(estimate)), cy=y, r=4.5, class_=class_))
+            parts.append(element("circle", cx=x(estimate), cy=y, r=4.5, class_=class_))
         return element("g", *parts, class_="s0")
 
     def _gist(self) -> str:
@@ -164,15 +166,11 @@ class Intervals(Chart):
 
 
 def _counts(counts: Sequence[float | None]) -> list[float]:
-    return [max(0.0, within_reach(count)) if finite(count) else 0.0 for count in counts]
+    return [max(0.0, float(count)) if finite(count) else 0.0 for count in counts]
 
 
 def _count(count: float) -> str:
-    return number(_whole(count))
-
-
-def _whole(value: float) -> float:
-    return int(value) if float(value).is_integer() and abs(value) < 1e15 else value
+    return number(whole(count))
 
 
 def _hatch(strokes: str, x: float, y: float, width: float, step: float = 6.0) -> str:

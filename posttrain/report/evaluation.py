@@ -15,7 +15,7 @@ def evaluation_blocks(
     name: str, summary: Summary, comparison: Comparison | None, examples: Sequence[tuple[str, str, float | None]]
 ) -> list[Block]:
     """The blocks of an evaluation's page."""
-    k = max(summary.pass_at)
+    k = summary.k
     verdict = Verdict(
         f"{name.replace('_', ' ')}: pass@1 {summary.pass_at[1]}",
         "neutral",
@@ -52,7 +52,7 @@ def curve(summaries: dict[str, Summary], title: str = "pass@k") -> LineChart:
 
 def slice_table(summary: Summary) -> Table:
     """The numbers of every slice."""
-    k = max(summary.pass_at)
+    k = summary.k
     rows = [
         (
             name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,6 @@ from markupsafe import Markup
 from posttrain.report.layout import Layout, Place, Route, arrange
 from posttrain.report.svg import (
     SMALL,
-    TEXT,
     WIDTH,
     Chart,
     Tone,
@@ -29,7 +29,8 @@ _TEXT_ROOM = 104.0  # three boxes and a few passing edges fit a row
 _TEXT_MOST = 150.0  # for what would not fit otherwise; then only two boxes do
 _PADDING = 8.0
 _LINE = 15.0
-_MARKS = {"good": "✓ ", "bad": "✗ ", "undecided": "? "}  # noqa: RUF001
+_MARKS = {"good": "✓\N{NO-BREAK SPACE}", "bad": "✗\N{NO-BREAK SPACE}", "undecided": "?\N{NO-BREAK SPACE}"}
+_WORD = re.compile("[^ _/.:-]+[ _/.:-]*|[ _/.:-]+")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Graph(Chart):
         style = f"max-width:{units(layout.width * 1.3)}px"
         style += f";min-width:{units(layout.width)}px" if layout.width > WIDTH else ""
         edges = [_edge(route, layout, tops) for route in layout.routes]
-        texts = [_edge_label(route, tops) for route in layout.routes if route.label]
+        labelled = {id(route.pieces[-2]): route for route in layout.routes if route.label}
+        texts = [_edge_label(route, tops) for route in labelled.values()]
         boxes = [self._box(node, layout.boxes[node.id], tops) for node in self.nodes]
         return drawing(layout.width, tops[-1], self._gist(), *edges, *texts, *boxes, style=style)
 
@@ -128,7 +130,7 @@ class Graph(Chart):
 
 def _lines(node: Node) -> list[str]:
     """The label on at most two lines."""
-    text = " ".join((_MARKS.get(node.tone, "") + clean(node.label)).split())
+    text = _MARKS.get(node.tone, "") + " ".join(clean(node.label).split())
     for room in (_TEXT_ROOM, _TEXT_MOST):
         first, rest = _wrap(text, room)
         if first and text_width(rest) <= room:
@@ -138,11 +140,11 @@ def _lines(node: Node) -> list[str]:
 
 
 def _wrap(text: str, room: float) -> tuple[str, str]:
-    """As many whole words as fit, and the rest."""
-    words, first = text.split(), ""
-    while words and text_width(f"{first} {words[0]}".strip()) <= room:
-        first = f"{first} {words.pop(0)}".strip()
-    return first, " ".join(words)
+    """As many whole words (or parts of a name) as fit, and the rest."""
+    words, first = _WORD.findall(text), ""
+    while words and text_width((first + words[0]).rstrip()) <= room:
+        first += words.pop(0)
+    return first.rstrip(), "".join(words)
 
 
 def _size(node: Node) -> tuple[float, float]:

@@ -6,15 +6,17 @@ line crosses a box or a label and no two texts overlap, by construction; lines c
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from posttrain.report.svg import separate
 
 _GAP = 14.0  # between boxes of a row
 _LANE = 9.0  # what an edge that passes a row takes
 _PORT = 11.0  # between edges that leave or enter the same box
+_RESERVED = 34.0  # of a row's width, for edges that pass it
 _SWEEPS = 12
 
 
@@ -37,7 +39,11 @@ class Place:
 
 @dataclass
 class Route:
-    """An edge: the box it leaves, the pieces it passes (the last one holds its label), the box it enters."""
+    """An edge: the box it leaves, the pieces it passes (the last one holds its label), the box it enters.
+
+    Edges share pieces: those that enter a box under the same label merge, others that leave the same box part late.
+    Thirty parents then take the room of one, and what joins what stays plain.
+    """
 
     pieces: list[Place]
     label: str
@@ -67,13 +73,11 @@ def arrange(
     """
     layers = _layers(sizes, list(edges), width)
     boxes = {name: Place(2 * layers[name], *sizes[name], box=name) for name in sizes}
-    routes = [_route(boxes[start], boxes[end], *text) for (start, end), text in edges.items()]
+    routes = _routes(boxes, edges)
+    places = {id(place): place for place in [*boxes.values(), *(piece for route in routes for piece in route.pieces)]}
     rows: list[list[Place]] = [[] for _ in range(2 * max(layers.values(), default=-1) + 1)]
-    for box in boxes.values():
-        rows[box.row].append(box)
-    for route in routes:
-        for piece in route.pieces[1:-1]:
-            rows[piece.row].append(piece)
+    for place in places.values():
+        rows[place.row].append(place)
     rows = _order(rows)
     width = max([width, *(_row_width(row) for row in rows)])
     _set_x(rows, width)
@@ -101,9 +105,7 @@ def topological(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[
     return ordered
 
 
-def _layers(
-    sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]], width: float
-) -> dict[str, int]:
+def _layers(sizes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str]], width: float) -> dict[str, int]:
     """Longest paths from the sources, then what has more children than parents moves down to its children, then
     boxes that overfill a layer move to the next."""
     parents, children = defaultdict(list), defaultdict(list)
@@ -121,7 +123,7 @@ def _layers(
     layers: dict[str, int] = {}
     for name in sorted(ordered, key=lambda name: wish[name]):
         layer = max([wish[name], *(layers[parent] + 1 for parent in parents[name])])
-        while filled[layer] and filled[layer] + sizes[name][0] > width:
+        while filled[layer] and filled[layer] + sizes[name][0] > width - _RESERVED:
             layer += 1
         layers[name] = layer
         filled[layer] += sizes[name][0] + _GAP
@@ -129,16 +131,24 @@ def _layers(
     return {name: used[layer] for name, layer in layers.items()}
 
 
-def _route(start: Place, end: Place, text: str, text_width: float) -> Route:
-    pieces = [start]
-    for row in range(start.row + 1, end.row):
-        labelled = row == end.row - 1 and text
-        pieces.append(Place(row, text_width + 8 if labelled else _LANE))
-    pieces.append(end)
-    for upper, lower in zip(pieces, pieces[1:], strict=False):
-        upper.below.append(lower)
-        lower.above.append(upper)
-    return Route(pieces, text)
+def _routes(boxes: Mapping[str, Place], edges: Mapping[tuple[str, str], tuple[str, float]]) -> list[Route]:
+    merging = Counter((end, text) for (_, end), (text, _) in edges.items())
+    shared: dict[tuple[str, ...], Place] = {}
+    routes = []
+    for (start, end), (text, text_width) in edges.items():
+        pieces, last = [boxes[start]], boxes[end].row - 1
+        for row in range(boxes[start].row + 1, last + 1):
+            width = text_width + 8 if row == last and text else _LANE
+            merges = merging[end, text] > 1
+            key = ("into", end, text) if merges else ("into", end, start) if row == last else ("from", start)
+            pieces.append(shared.setdefault((*key, str(row)), Place(row, width)))
+        pieces.append(boxes[end])
+        for upper, lower in pairwise(pieces):
+            if not any(other is lower for other in upper.below):
+                upper.below.append(lower)
+                lower.above.append(upper)
+        routes.append(Route(pieces, text))
+    return routes
 
 
 def _order(rows: list[list[Place]]) -> list[list[Place]]:
@@ -170,7 +180,7 @@ def _barycentre(place: Place, down: bool) -> float:
 
 def _crossings(rows: list[list[Place]]) -> int:
     count = 0
-    for row, lower in zip(rows, rows[1:], strict=False):
+    for row, lower in pairwise(rows):
         order = {id(place): index for index, place in enumerate(lower)}
         ends = [end for place in row for end in sorted(order[id(other)] for other in place.below)]
         count += sum(later < end for index, end in enumerate(ends) for later in ends[index + 1 :])
@@ -183,10 +193,7 @@ def _row_width(row: list[Place]) -> float:
 
 def _gaps(row: list[Place]) -> list[float]:
     """The least distances between the middles of neighbours."""
-    return [
-        (left.width + right.width) / 2 + (_GAP if left.box and right.box else 5.0)
-        for left, right in zip(row, row[1:], strict=False)
-    ]
+    return [(left.width + right.width) / 2 + (_GAP if left.box and right.box else 5.0) for left, right in pairwise(row)]
 
 
 def _set_x(rows: list[list[Place]], width: float) -> None:
@@ -242,12 +249,15 @@ def _room(place: Place, row: list[Place], width: float) -> tuple[float, float]:
 def _set_ports(boxes: dict[str, Place], routes: list[Route]) -> None:
     """Let edges leave and enter a box side by side, each as near as may be to where it goes."""
     for box in boxes.values():
-        leaving = sorted((route for route in routes if route.pieces[0] is box), key=lambda route: route.pieces[1].x)
-        entering = sorted((route for route in routes if route.pieces[-1] is box), key=lambda route: route.pieces[-2].x)
-        for route, x in zip(leaving, _ports(box, [route.pieces[1].x for route in leaving]), strict=True):
-            route.leaves_at = x
-        for route, x in zip(entering, _ports(box, [route.pieces[-2].x for route in entering]), strict=True):
-            route.enters_at = x
+        leaving = sorted(place.x for place in box.below)
+        entering = sorted(place.x for place in box.above)
+        leaves = dict(zip(leaving, _ports(box, leaving), strict=True))
+        enters = dict(zip(entering, _ports(box, entering), strict=True))
+        for route in routes:
+            if route.pieces[0] is box:
+                route.leaves_at = leaves[route.pieces[1].x]
+            if route.pieces[-1] is box:
+                route.enters_at = enters[route.pieces[-2].x]
 
 
 def _ports(box: Place, wanted: list[float]) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from posttrain.report.numbers import finite, number, tick_labels, ticks, within_reach
+from posttrain.report.numbers import finite, number, tick_labels, ticks, whole
 from posttrain.report.svg import (
     TEXT,
     WIDTH,
@@ -79,7 +79,7 @@ class LineChart(Chart):
     def note(self) -> str:
         """How many points have no place on the drawing."""
         missing = sum(len(line.points) - len(_points(line, self._log2)) for line in self.series)
-        return f"Points without a value, not drawn: {missing:,}." if missing else ""
+        return f"Points without a finite value, not drawn: {missing:,}." if missing else ""
 
     @property
     def _log2(self) -> bool:
@@ -91,8 +91,9 @@ class LineChart(Chart):
 
     @cached_property
     def _y_ticks(self) -> list[float]:
-        bands = [edge for line in self.series for run in _bands(line, self._log2) for _, *edges in run for edge in edges]
-        values = [y for _, y in self._values] + bands + list(self.y_range or ())
+        bands = [run for line in self.series for run in _bands(line, self._log2)]
+        values = [y for _, y in self._values] + [edge for run in bands for _, *edges in run for edge in edges]
+        values += self.y_range or ()
         return ticks(min(values), max(values))
 
     @cached_property
@@ -103,8 +104,12 @@ class LineChart(Chart):
             return inside if len(inside) > 1 else ticks(low, high, 6)
         first, last = math.floor(math.log2(low) + 1e-9), math.ceil(math.log2(high) - 1e-9)
         last += first == last
-        stride = math.ceil((last - first + 1) / 11)
+        stride = math.ceil((last - first + 1) / 40)
         return [2.0**power for power in range(first, last + 1, stride)]
+
+    @cached_property
+    def _x_texts(self) -> list[str]:
+        return [number(whole(tick)) for tick in self._x_ticks] if self._log2 else tick_labels(self._x_ticks)
 
     @cached_property
     def _x(self) -> Scale:
@@ -124,7 +129,8 @@ class LineChart(Chart):
 
     @property
     def _right(self) -> float:
-        return max([10.0, *(text_width(number(y)) + 14 for _, (_, y) in self._ends)])
+        ends = [text_width(number(y)) + 14 for _, (_, y) in self._ends]
+        return max([text_width(self._x_texts[-1]) / 2, 10.0, *ends])
 
     def _axes(self) -> Markup:
         x, y, base = self._x, self._y, _HEIGHT - _BOTTOM
@@ -133,11 +139,13 @@ class LineChart(Chart):
             class_ = "axis" if tick == self._y_ticks[0] else "grid"
             parts.append(element("path", d=f"M{units(x.start)} {units(y(tick))}H{units(x.end)}", class_=class_))
             parts.append(label(x.start - 6, y(tick) + 4, text, "tick", "end"))
-        texts = [number(int(tick)) if tick >= 1 else number(tick) for tick in self._x_ticks]
-        texts = texts if self._log2 else tick_labels(self._x_ticks)
-        for tick, text in zip(self._x_ticks, texts, strict=True):
+        texts = self._x_texts
+        room = (x.end - x.start) / max(1, len(texts) - 1)
+        stride = math.ceil((max(map(text_width, texts)) + 8) / room)
+        for index, (tick, text) in enumerate(zip(self._x_ticks, texts, strict=True)):
             parts.append(element("path", d=f"M{units(x(tick))} {units(base)}v4", class_="axis"))
-            parts.append(label(x(tick), base + 17, text, "tick", "middle"))
+            if index % stride == 0:
+                parts.append(label(x(tick), base + 17, text, "tick", "middle"))
         parts.append(label((x.start + x.end) / 2, _HEIGHT - 6, self.x_label, "muted", "middle"))
         return element("g", *parts)
 
@@ -164,7 +172,7 @@ class LineChart(Chart):
         alone = [run[0] for run in runs if len(run) == 1]
         quiet = set(points[:-1]) - set(alone) if stride > 1 and len(self.series) == 1 else set()
         for x, y in dict.fromkeys([*points[::stride], *alone, *points[-1:]]):
-            tooltip = f"{line.name}: {number(y)} at {self.x_label} {number(_plain(x))}"
+            tooltip = f"{line.name}: {number(y)} at {self.x_label} {number(whole(x))}"
             parts.append(marker(index, self._x(x), self._y(y), tooltip, "mark hit" if (x, y) in quiet else "mark"))
         return element("g", *parts, class_=colour_class(index))
 
@@ -183,7 +191,7 @@ class LineChart(Chart):
             points = _points(line, self._log2)
             if points:
                 (first, start), (last, end) = points[0], points[-1]
-                span = f"{number(start)} at {number(_plain(first))} to {number(end)} at {number(_plain(last))}"
+                span = f"{number(start)} at {number(whole(first))} to {number(end)} at {number(whole(last))}"
                 lines.append(f"{line.name} from {span}" if len(points) > 1 else f"{line.name} {span.split(' to ')[0]}")
         return f"{self.title}: {self.y_label} by {self.x_label}. {'; '.join(lines)}."
 
@@ -203,7 +211,7 @@ def _runs(line: Series, log2: bool) -> list[list[Point]]:
     runs: list[list[Point]] = [[]]
     for x, y in sorted((point for point in line.points if _drawable(point[0], log2)), key=lambda point: point[0]):
         if finite(y):
-            runs[-1].append((within_reach(x), within_reach(y)))
+            runs[-1].append((float(x), float(y)))
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
@@ -214,10 +222,13 @@ def _points(line: Series, log2: bool) -> list[Point]:
 
 
 def _bands(line: Series, log2: bool) -> list[list[Band]]:
+    """The band's unbroken pieces; it has a gap where the line has one."""
     runs: list[list[Band]] = [[]]
-    for x, low, high in sorted((edge for edge in line.band or () if _drawable(edge[0], log2)), key=lambda edge: edge[0]):
+    gaps = [(x, None, None) for x, y in line.points if not finite(y)]
+    edges = [edge for edge in [*line.band, *gaps] if _drawable(edge[0], log2)] if line.band else []
+    for x, low, high in sorted(edges, key=lambda edge: edge[0]):
         if finite(low) and finite(high):
-            runs[-1].append((within_reach(x), within_reach(low), within_reach(high)))
+            runs[-1].append((float(x), float(low), float(high)))
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
@@ -233,7 +244,3 @@ def _thinned(run: list[Point]) -> list[Point]:
         bucket = run[start : start + size]
         kept += sorted({min(bucket, key=lambda p: p[1]), max(bucket, key=lambda p: p[1])})
     return [run[0], *kept, run[-1]]
-
-
-def _plain(x: float) -> float:
-    return int(x) if x == int(x) and abs(x) < 1e15 else x

@@ -41,7 +41,7 @@ COLOURS: dict[str, tuple[str, str]] = {
 _LONGEST = 8000  # characters of a sample shown; the rest is cut from the middle, since answers come last
 _DIGEST = re.compile(r"\b[0-9a-f]{32,128}\b")
 _ENDS = re.compile(r"\[[^\[\]]{1,40}\]")
-_NUMERIC = re.compile(r"[\s\d.,+\-−–±×%\[\]()/e∞]*\d[\s\d.,+\-−–±×%\[\]()/e∞]*")  # noqa: RUF001
+_NUMERIC = re.compile(r"[\s\d.,+\-−–±×%\[\]()/e∞]*\d[\s\d.,+\-−–±×%\[\]()/e∞]*")
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,8 @@ def _is_numeric(cell: Cell) -> bool:
 
 def _cell(cell: Cell) -> str:
     """The cell's words; the two ends of an interval stay on one line."""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
     if not isinstance(cell, str):
         return number(cell)
     return _ENDS.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), clean(cell))

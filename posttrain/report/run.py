@@ -112,7 +112,7 @@ def evaluation_columns(run: Run) -> list[str]:
     """Column heads of the table before and after."""
     if not run.evaluations:
         return ["policy", "parameters"]
-    k = max(run.evaluations[0].summary.pass_at)
+    k = run.evaluations[0].summary.k
     return ["policy", "parameters", *(f"{part} pass@{n}" for part in _part_names(run) for n in (1, k))]
 
 
@@ -120,7 +120,7 @@ def evaluation_rows(run: Run) -> list[list[str | int]]:
     """One row a measured policy: parameters, and pass@1 and pass@k with intervals, overall and by slice."""
     rows: list[list[str | int]] = []
     for entry in run.evaluations:
-        k = max(entry.summary.pass_at)
+        k = run.evaluations[0].summary.k
         summaries = [entry.summary if name == "all" else entry.summary.slices[name] for name in _part_names(run)]
         numbers = [str(summary.pass_at[n]) for summary in summaries for n in (1, k)]
         rows.append([entry.policy.name, int(entry.policy.facts.get("parameters", 0)), *numbers])
@@ -215,7 +215,7 @@ def run_blocks(run: Run) -> list[Block]:
 
 def _verdict(run: Run) -> Verdict:
     first, last = run.evaluations[0], run.evaluations[-1]
-    k = max(first.summary.pass_at)
+    k = first.summary.k
     numbers = [
         (f"pass@{n}", f"{first.summary.pass_at[n]} → {last.summary.pass_at[n]}")
         for n in (1, k)

@@ -28,7 +28,8 @@ _MARKERS = (
 )
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_NARROW, _WIDE = frozenset("iljtfrI1.,:;|'!()[]{}/\\ -"), frozenset("mwMWQOG@%—…→")
+_NARROW = frozenset("iljtfrI.,:;|'!()[]{}/\\ -")
+_WIDE = frozenset("mwMWQOG@%—…→+±=<>\N{MINUS SIGN}\N{MULTIPLICATION SIGN}")
 
 
 class Chart:
@@ -179,4 +180,4 @@ def _character_width(character: str) -> float:
         return 0.4
     if character in _WIDE:
         return 0.95
-    return 0.72 if character.isupper() else 0.63
+    return 0.72 if character.isupper() else 0.64

@@ -45,9 +45,8 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
         "disable_tqdm": True,
         "output_dir": str(directory),
     }
-    for ours, theirs in TRL_NAMES.items():
-        if (value := getattr(settings, ours)) is not None:
-            arguments[theirs] = value
+    arguments |= {theirs: getattr(settings, ours) for ours, theirs in TRL_NAMES.items()}
+    arguments["max_steps"] = settings.max_steps or -1  # Transformers' "by epochs"
     arguments |= owned
     arguments |= _checked(config, settings.trainer_args, set(owned))
     try:

@@ -20,7 +20,7 @@ from posttrain.verifiers.verdict import NOT_FOUND, Verdict
 MAX_LENGTH = 500  # characters of one expression
 MAX_SEARCHED = {False: 5, True: 4}  # numbers for which all expressions can be tried in well under a second
 
-_TYPESET = {"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-", "`": " ", "$": " "}  # noqa: RUF001
+_TYPESET = {"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-", "`": " ", "$": " "}
 _TAG = re.compile(r"</?answer>|(?<![0-9)])\*\*|\*\*(?![0-9(])")  # ** between two numbers is no bold, but a power
 _RUN = re.compile(r"[(0-9][-+*/() 0-9]*")
 

@@ -23,12 +23,9 @@ def make_evaluation(
             Measured(
                 problem_id=f"p{first + i:04d}",
                 slice=slice,
-                sampled=max(scored, 1),
-                scored=scored,
-                correct=c,
+                scores=[1.0] * c + [0.0] * (scored - c) if scored else [None],
                 right_answers=list(answers),
                 answers=answers | ({"wrong": scored - c} if scored > c else {}),
-                mean_score=c / scored if scored else None,
                 tokens=[6] * max(scored, 1),
                 truncated=0,
                 logprobs=[-1.0] * max(scored, 1),

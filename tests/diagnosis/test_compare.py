@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
 from posttrain.diagnosis.passk import pass_at_k
-from posttrain.errors import ConfigError, ContractError, DataError
+from posttrain.errors import ConfigError, ContractError
 
 
 def test_summary_by_hand(evaluation) -> None:
@@ -38,7 +38,7 @@ def test_slices_share_the_ks_and_split_the_problems(evaluation) -> None:
 
 def test_unscorable_is_counted(evaluation) -> None:
     rows = evaluation([4, 0, 3], n=[8, 0, 4])
-    rows[2] = rows[2].model_copy(update={"sampled": 8})
+    rows[2] = rows[2].model_copy(update={"scores": [*rows[2].scores, None, None, None, None], "tokens": [6] * 8})
     summary = summarise(rows)
     assert (summary.problems, summary.unscorable_problems, summary.unscorable_samples) == (2, 1, 1 + 4)
     assert summary.pass_at[1].estimate == pytest.approx((4 / 8 + 3 / 4) / 2)
@@ -54,14 +54,11 @@ def test_problems_with_too_few_samples_are_counted(evaluation) -> None:
 def test_lengths_of_right_and_wrong(evaluation) -> None:
     (row,) = evaluation([2], n=4)
     row = row.model_copy(update={"tokens": [10, 20, 30, 99], "truncated": 1})
-    plain = summarise([row])
-    assert plain.tokens.estimate == pytest.approx(159 / 4)
-    assert not plain.tokens_right.known
-    marked = summarise([row], marks={"p0000": [True, True, False, None]})
-    assert (marked.tokens_right.estimate, marked.tokens_wrong.estimate) == (15, 30)
-    assert marked.truncated.estimate == 0.25
-    with pytest.raises(DataError, match="'p0000': 2 marks, 4 completions"):
-        summarise([row], marks={"p0000": [True, True]})
+    row = row.model_copy(update={"scores": [1.0, 1.0, 0.4, None]})
+    summary = summarise([row])
+    assert summary.tokens.estimate == pytest.approx(159 / 4)
+    assert (summary.tokens_right.estimate, summary.tokens_wrong.estimate) == (15, 30)
+    assert summary.truncated.estimate == 0.25
 
 
 @pytest.mark.parametrize("correct", [[0], [1], [0, 1], [1, 1, 1]])

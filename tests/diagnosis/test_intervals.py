@@ -142,6 +142,14 @@ def test_nan_is_left_out_of_its_column() -> None:
     assert str(absent) == "n/a"
 
 
+def test_half_the_problems_nan_is_like_half_the_problems() -> None:
+    present = np.random.default_rng(0).random(100)
+    with_gaps = bootstrap(np.column_stack([present, np.full(100, np.nan)]).ravel(), seed=0)
+    assert with_gaps.estimate == pytest.approx(present.mean())
+    without = bootstrap(present, seed=0)
+    assert (with_gaps.low, with_gaps.high) == pytest.approx((without.low, without.high), abs=0.01)
+
+
 def test_no_problems() -> None:
     assert not bootstrap([], seed=0).known
     assert not bootstrap_columns(np.zeros((0, 2)), seed=0)[1].known

@@ -152,6 +152,16 @@ def test_intended_role_in_doubt_beside_one_shown(evaluation) -> None:
     assert role.verdict.startswith("undecided on expansion, reshaping shown: pass@1 ")
 
 
+def test_doubt_about_a_role_nobody_asked_for_is_no_headline(evaluation) -> None:
+    comparison = compare(evaluation([32] * M), evaluation([2, 62] * (M // 2)))
+    role = measured_role(comparison, Role.EXPANSION)
+    assert role.undecided == (Role.RESHAPING,)
+    assert role.as_intended is False
+    assert role.verdict.startswith("no role, though expansion was intended: ")
+    assert "settle" not in role.verdict
+    assert measured_role(comparison).verdict.startswith("undecided on reshaping: ")
+
+
 def test_verdict_carries_the_numbers(base) -> None:
     comparison = compare(base, base)
     verdict = measured_role(comparison).verdict

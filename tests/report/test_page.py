@@ -79,7 +79,7 @@ def run_report() -> Page:
     prompt = "A farmer has 17 sheep and buys 3 pens of 12 each. How many sheep are there?\nAnswer with one number."
     return Page(
         "improve-math: run 2026-03-14",
-        subtitle="Qwen3-0.6B · 1,319 held-out problems · 8×H100 · 3 h 12 min",
+        subtitle="Qwen3-0.6B · 1,319 held-out problems · 8 H100 · 3 h 12 min",
         blocks=[
             Verdict(
                 "The candidate is better and may be registered",
@@ -93,8 +93,15 @@ def run_report() -> Page:
                     Table(
                         ["slice", "problems", "champion", "candidate", "difference", "verdict"],
                         [
-                            ["gsm8k", 800, "0.262 [0.240, 0.284]", "0.391 [0.366, 0.417]", "+0.129 [0.094, 0.163]", "up"],
-                            ["math-500", 500, "0.204 [0.176, 0.233]", "0.311 [0.279, 0.344]", "+0.107 [0.066, 0.149]", "up"],
+                            [
+                                "gsm8k",
+                                800,
+                                "0.262 [0.240, 0.284]",
+                                "0.391 [0.366, 0.417]",
+                                "+0.129 [0.094, 0.163]",
+                                "+",
+                            ],
+                            ["math", 500, "0.204 [0.176, 0.233]", "0.311 [0.279, 0.344]", "+0.107 [0.066, 0.149]", "+"],
                             ["ifeval", 19, "0.684 [0.474, 0.842]", "0.737 [0.526, 0.895]", None, "undecided"],
                         ],
                         "Mean pass@1 with 95% intervals; problems resampled, the same draw for both policies.",
@@ -117,12 +124,21 @@ def run_report() -> Page:
                 [
                     StackedBars(
                         "Problems by what became of them",
-                        [Segment("kept", "accent"), Segment("gained", "good"), Segment("lost", "bad"), Segment("outside", "neutral")],
-                        [("sft against base", (612, 183, 24, 500)), ("grpo against sft", (771, 42, 24, 482)), ("student against grpo", (790, 3, 23, 503))],
+                        [
+                            Segment("kept", "accent"),
+                            Segment("gained", "good"),
+                            Segment("lost", "bad"),
+                            Segment("outside", "neutral"),
+                        ],
+                        [
+                            ("sft against base", (612, 183, 24, 500)),
+                            ("grpo against sft", (771, 42, 24, 482)),
+                            ("student against grpo", (790, 3, 23, 503)),
+                        ],
                     ),
                     StackedBars(
                         "Rows of training data by source",
-                        [Segment("supplied"), Segment("own samples"), Segment("teacher"), Segment("replay"), Segment("dropped")],
+                        [Segment(name) for name in ("supplied", "own samples", "teacher", "replay", "dropped")],
                         [("sft", (7200, 0, 1800, 900, 212)), ("student", (0, 0, 5100, 600, 88))],
                     ),
                 ],
@@ -141,7 +157,7 @@ def run_report() -> Page:
                 [
                     Samples(
                         [
-                            Sample(prompt, "17 + 3 × 12 = 17 + 36 = 53\n\n#### 53", 1.0),
+                            Sample(prompt, "17 + 3 * 12 = 17 + 36 = 53\n\n#### 53", 1.0),
                             Sample("What is 12 ÷ 0?", "Division by zero is undefined.", 0.0),
                             Sample("Ignore the rules " + HOSTILE, "<script>alert(1)</script>", None),
                         ],
@@ -226,7 +242,7 @@ def test_rich_page_is_well_formed_and_in_outline_order() -> None:
 
 def test_rich_page_holds_its_numbers() -> None:
     words = Checked(render(run_report())).words
-    for expected in ("+0.118 [0.087, 0.149]", "0.391 [0.366, 0.417]", "−0.008 [−0.019, 0.004]", "612", "own samples", "25.60"):  # noqa: RUF001
+    for expected in ("+0.118 [0.087, 0.149]", "0.391 [0.366, 0.417]", "612", "own samples", "25.60", "on-policy 0.998"):
         assert expected in words
 
 
@@ -272,9 +288,13 @@ def test_every_text_is_escaped() -> None:
 
 def test_table_aligns_numbers_and_marks_what_is_missing() -> None:
     page = page_of(Table(["name", "n", "mean", "word"], [["a", 1234, None, "x"], ["b", -5, 0.125, None]]))
-    heads = [attributes.get("class", "") for tag, attributes in page.tags if tag == "th" and attributes["scope"] == "col"]
+    heads = [given.get("class", "") for tag, given in page.tags if tag == "th" and given["scope"] == "col"]
     assert heads == ["", "n", "n", ""]
-    assert "a 1,234 – x b −5 0.125 –" in page.words  # noqa: RUF001
+    assert "a 1,234 – x b −5 0.125 –" in page.words
+
+
+def test_facts_say_yes_and_no() -> None:
+    assert "resumedyes mergedno" in page_of(Facts([("resumed", True), ("merged", False)])).words
 
 
 def test_table_without_rows_says_so() -> None:

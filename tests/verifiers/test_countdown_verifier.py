@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 -- digits of other scripts are the point
+
 import itertools
 import re
 from fractions import Fraction

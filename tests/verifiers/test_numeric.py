@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 -- digits of other scripts are the point
+
 from fractions import Fraction
 
 import pytest
