@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.storage import fetch
 from posttrain.taxonomy import Kind
+
+T = TypeVar("T")
 
 
 class PrepareSettings(Settings):
@@ -88,7 +90,7 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
     return Work(facts=facts, counts=cleaning.counts, metrics={"rows_kept": float(facts["rows"])})
 
 
-def _limited(rows: list, settings: PrepareSettings) -> list:
+def _limited(rows: list[T], settings: PrepareSettings) -> list[T]:
     if not settings.limit or len(rows) <= settings.limit:
         return rows
     kept = sorted(random.Random(settings.seed).sample(range(len(rows)), settings.limit))

@@ -43,25 +43,47 @@ def _absolute(value: str) -> str:
     return str(Path(value).absolute()) if "://" not in value and Path(value).exists() else value
 
 
-def changed(recipe: Recipe, changes: list[str]) -> Recipe:
-    """The recipe with `stage.setting=value` applied; values are read as YAML.
+def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:
+    """The recipe with other settings.
+
+    Args:
+        file: YAML, `stage: {setting: value}`. A room's name, as `evaluate`, stands for every stage that uses it; a
+            stage's own name wins.
+        changes: `stage.setting=value`, applied last; values are read as YAML.
 
     Raises:
         ConfigError: a change names no stage, or has no value.
     """
-    stages = dict(recipe.stages)
+    asked = _read(file) if file else {}
     for change in changes:
         path, equals, text = change.partition("=")
         stage, _, setting = path.partition(".")
         if not equals or not setting:
             raise ConfigError(f"--set {change!r}: write STAGE.SETTING=VALUE, as sft_policy.epochs=2")
-        if stage not in stages:
-            raise ConfigError(f"--set {change!r}: {recipe.name} has no stage {stage!r}{nearest(stage, stages)}")
-        settings: dict[str, Any] = {**stages[stage].settings, **_nested(setting.split("."), yaml.safe_load(text))}
-        stages[stage] = stages[stage].model_copy(update={"settings": settings})
+        _nest(asked.setdefault(stage, {}), setting.split("."), yaml.safe_load(text))
+    rooms = {spec.use for spec in recipe.stages.values()}
+    for stage in asked:
+        if stage not in recipe.stages and stage not in rooms:
+            raise ConfigError(f"{recipe.name} has no stage {stage!r}{nearest(stage, [*recipe.stages, *rooms])}")
+    stages = {
+        name: spec.model_copy(update={"settings": spec.settings | asked.get(spec.use, {}) | asked.get(name, {})})
+        for name, spec in recipe.stages.items()
+    }
     return recipe.model_copy(update={"stages": stages})
 
 
-def _nested(path: list[str], value: Any) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        asked = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
+    if not isinstance(asked, dict) or not all(isinstance(settings, dict) for settings in asked.values()):
+        raise ConfigError(f"{file}: write stage: {{setting: value}}")
+    return asked
+
+
+def _nest(settings: dict[str, Any], path: list[str], value: Any) -> None:
     """`trainer_args.epsilon=0.3` sets a key inside a dict setting."""
-    return {path[0]: value if len(path) == 1 else _nested(path[1:], value)}
+    for key in path[:-1]:
+        settings = settings.setdefault(key, {})
+    settings[path[-1]] = value

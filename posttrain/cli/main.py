@@ -20,6 +20,10 @@ app = typer.Typer(
 _INPUTS_AS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A named recipe or a YAML file of your own.")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="YAML with other settings, stage: {setting: value}."),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Change a stage's setting; may be repeated."),
@@ -31,25 +35,27 @@ def run(
     context: typer.Context,
     recipe: RecipeName,
     out: Annotated[str, typer.Option(help="Where runs and the registry go: a directory, or s3:// for the registry.")],
+    settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
     """Run a recipe here, through Kubeflow Pipelines' local runner. Inputs are options: --base DIR --problems FILE …"""
     from posttrain.cli.run import run_recipe
 
-    run_recipe(recipe, context.args, out, changes or [])
+    run_recipe(recipe, context.args, out, settings, changes or [])
 
 
-@app.command("compile", context_settings=_INPUTS_AS_OPTIONS)
+@app.command("compile")
 def compile_(
     recipe: RecipeName,
     output: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's YAML.")] = Path("pipeline.yaml"),
     scheduling: Annotated[Path | None, typer.Option(help="Compile-time scheduling (YAML).")] = None,
+    settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
     """Compile a recipe to a Kubeflow pipeline."""
     from posttrain.cli.run import compile_to
 
-    compile_to(recipe, output, scheduling, changes or [])
+    compile_to(recipe, output, scheduling, settings, changes or [])
 
 
 @app.command()

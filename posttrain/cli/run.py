@@ -20,30 +20,30 @@ from posttrain.recipes.load import check_recipe, in_order, load_recipe
 from posttrain.recipes.schema import Recipe
 
 
-def compile_to(name: str, output: Path, scheduling: Path | None, changes: list[str]) -> None:
+def compile_to(name: str, output: Path, scheduling: Path | None, settings: Path | None, changes: list[str]) -> None:
     """Compile a recipe, with changes, to YAML."""
     from posttrain.pipelines.compiler import compile_recipe
     from posttrain.pipelines.scheduling import read_scheduling
 
-    recipe = _recipe(name, changes)
+    recipe = _recipe(name, settings, changes)
     compile_recipe(recipe, output, read_scheduling(scheduling))
     print(f"{output}: {recipe.title}, {len(recipe.stages)} stages")
 
 
-def _recipe(name: str, changes: list[str]) -> Recipe:
+def _recipe(name: str, settings: Path | None, changes: list[str]) -> Recipe:
     stages = load_stages()
-    recipe = changed(load_recipe(name, stages), changes)
+    recipe = changed(load_recipe(name, stages), settings, changes)
     check_recipe(recipe, name, stages)
     return recipe
 
 
-def run_recipe(name: str, arguments: list[str], out: str, changes: list[str]) -> None:
+def run_recipe(name: str, arguments: list[str], out: str, settings: Path | None, changes: list[str]) -> None:
     """Compile a recipe and run it here; show progress, then the table and the report's path.
 
     Raises:
         PosttrainError: inputs are wrong, or a stage failed.
     """
-    recipe = _recipe(name, changes)
+    recipe = _recipe(name, settings, changes)
     registry = out.rstrip("/") + "/registry"
     runs = Path("runs" if "://" in out else out).absolute() / "runs"
     defaults = {"registry": registry if "://" in out else str(Path(registry).absolute())}

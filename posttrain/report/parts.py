@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from posttrain.artifacts.record import Record
+from posttrain.artifacts.record import ParentRef, Record
 from posttrain.report.charts import Graph, LineChart, Node, Series
 from posttrain.report.page import Block, Facts, Section, Table
 from posttrain.taxonomy import METHODS, Kind
@@ -87,7 +87,7 @@ def lineage(records: Iterable[Record], title: str = "Lineage") -> Graph:
     return Graph(title, nodes, edges)
 
 
-def _distinct(record: Record) -> list:
+def _distinct(record: Record) -> list[ParentRef]:
     """One edge between two artifacts, whatever the number of roles."""
     return list({ref.digest: ref for ref in reversed(record.parents)}.values())
 

@@ -1,0 +1,58 @@
+# `make demo` and `make test` need Python 3.11+ and nothing else; the environment is made on first use.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# A read-only or shared checkout can keep its environment elsewhere: make VENV=/somewhere/venv test
+INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lint types unit docs goldens bench clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Create the environment in .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=…"; exit 1; }
+	@if command -v uv >/dev/null; then \
+	  uv venv -q --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[train,kfp,dev]'; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e '.[train,kfp,dev]'; \
+	fi
+	@rm -f $(VENV)/.installed-* && touch $@
+
+demo: $(INSTALLED) ## Build a small world and post-train its model, gated, with a report
+	@PATH="$(abspath $(BIN)):$$PATH" bash examples/countdown/demo.sh
+
+test: $(INSTALLED) check unit ## Everything that must hold: lint, types, tests
+
+check: lint types
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python docs/generate.py --check
+
+types: $(INSTALLED)
+	$(BIN)/mypy posttrain components pipelines
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+docs: $(INSTALLED) ## Renew the generated tables of the READMEs
+	$(BIN)/python docs/generate.py
+
+goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
+	POSTTRAIN_REWRITE_GOLDEN=1 $(BIN)/python -m pytest tests/pipelines -k golden
+
+bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/stage_overhead.py
+
+clean: ## Remove the environment and what the demo wrote
+	rm -rf $(VENV) demo
