@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.components.catalogue import load_stages
+
 from posttrain.settings import Settings
 from posttrain.stage import Stage
 from posttrain.taxonomy import METHODS

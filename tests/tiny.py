@@ -38,25 +38,29 @@ _CHAT_TEMPLATE = (
 
 
 def tiny_policy(
-    directory: Path, architecture: str, chat_template: bool = False, seed: int = 0, characters: str = CHARACTERS
+    directory: Path,
+    architecture: str,
+    chat_template: bool = False,
+    seed: int = 0,
+    characters: str = CHARACTERS,
+    context: int = CONTEXT,
+    **config_values: object,
 ) -> Path:
     """Write a random policy of one of `ARCHITECTURES` and return its directory.
 
-    Its context is `CONTEXT` tokens, its vocabulary `SPECIAL` and then `characters`. The weights are ten times wider
+    Its context is `context` tokens, its vocabulary `SPECIAL` and then `characters`. The weights are ten times wider
     than usual, and input and output embeddings are untied: at the usual width a random model is all but uniform, so
-    that greedy choices are ties, and a tied one repeats its last token.
+    that greedy choices are ties, and a tied one repeats its last token. `config_values` override the architecture's.
     """
-    tokenizer = tiny_tokenizer(characters, chat_template)
+    tokenizer = tiny_tokenizer(characters, chat_template, context)
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-        **ends,
-        **ARCHITECTURES[architecture],
-    )
+    common = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": context,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": False,
+    }
+    config = AutoConfig.for_model(architecture, **(common | ends | ARCHITECTURES[architecture] | config_values))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
@@ -65,7 +69,9 @@ def tiny_policy(
     return Path(directory)
 
 
-def tiny_tokenizer(characters: str = CHARACTERS, chat_template: bool = False) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(
+    characters: str = CHARACTERS, chat_template: bool = False, context: int = CONTEXT
+) -> PreTrainedTokenizerFast:
     """One token a character of `characters` (ASCII); what is not in them is <unk>.
 
     A byte-level BPE without merges, because AutoTokenizer rebuilds any tokenizer beside a Qwen2 model as Qwen2's own
@@ -78,7 +84,7 @@ def tiny_tokenizer(characters: str = CHARACTERS, chat_template: bool = False) ->
     tokenizer.pre_tokenizer = byte_level
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=CONTEXT
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=context
     )
     if chat_template:
         fast.chat_template = _CHAT_TEMPLATE

@@ -76,7 +76,7 @@ def value(expression: str) -> int | None:
     """What `a op b op c` amounts to, read from left to right; None if it is not of that form."""
     if len(expression) != 5 or not set(expression[0::2]) <= set("123456789") or not set(expression[1::2]) <= set("+-*"):
         return None
-    first, op1, second, op2, third = expression
+    first, op1, second, op2, third = tuple(expression)
     return OPERATIONS[op2](OPERATIONS[op1](int(first), int(second)), int(third))
 
 
@@ -107,7 +107,7 @@ def _answers_by_target(numbers: Numbers) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for expression in expressions(numbers):
         made = value(expression)
-        if made in TARGETS:
+        if made is not None and made in TARGETS:
             found.setdefault(made, []).append(expression)
     return found
 
