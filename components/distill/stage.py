@@ -24,6 +24,7 @@ from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
 # Interpolation β of the divergence (2306.13649): 0 is the forward KL(teacher ‖ student), 1 the reverse.
@@ -63,8 +64,9 @@ def check(settings: DistillSettings, parents: Parents) -> None:
     init, teacher = parents.one("init"), parents.one("teacher")
     agree_on_text(init, teacher, ("init", "teacher"), settings.accept_differences)
     if settings.method == "on_policy_distillation":
-        _needs(parents, "problems", settings.method)
-        check_prompts_fit(init, read_problems(parents.one("problems").path, settings.slices), settings.max_new_tokens)
+        problems = read_problems(_needs(parents, "problems", settings.method).path, settings.slices)
+        enough_prompts(len(problems), settings.batch_size * settings.accumulation)
+        check_prompts_fit(init, problems, settings.max_new_tokens)
         return
     data = _needs(parents, "data", settings.method)
     rows = read_trajectories(data.path)

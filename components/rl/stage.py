@@ -28,6 +28,7 @@ from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
 Variant = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
@@ -65,14 +66,15 @@ PARENTS = {
 
 def check(settings: RLSettings, parents: Parents) -> None:
     """Prompts must fit and groups must fill batches."""
-    init = parents.one("init")
-    check_prompts_fit(init, read_problems(parents.one("problems").path, settings.slices), settings.max_new_tokens)
+    init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
     rollouts = settings.batch_size * settings.accumulation
     if rollouts % settings.group_size:
         raise ConfigError(
             f"rl: batch_size × accumulation = {rollouts} is not a multiple of group_size={settings.group_size}; "
             "a step samples whole groups"
         )
+    enough_prompts(len(problems), rollouts // settings.group_size)
+    check_prompts_fit(init, problems, settings.max_new_tokens)
 
 
 def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -> Work:

@@ -23,6 +23,8 @@ from posttrain.taxonomy import Kind
 
 # Where decoder layers live in Transformers' models: model.layers.3.…, transformer.h.3.…
 _LAYER = re.compile(r"(.*\.(?:layers|h|blocks|block)\.)(\d+)(\..+)")
+# Tensors that hold several projections side by side: their leading channels are the first of them, not some of each.
+_FUSED = re.compile(r"gate_up_proj|c_attn|qkv|query_key_value|in_proj")
 
 
 class StudentSettings(Settings):
@@ -48,7 +50,9 @@ def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progre
     large = AutoModelForCausalLM.from_pretrained(teacher.path, use_safetensors=True, dtype="auto")
     config, kept = smaller_config(large.config, settings)
     small = AutoModelForCausalLM.from_config(config, dtype=large.dtype)
-    small.load_state_dict(sliced_weights(large.state_dict(), small.state_dict(), kept))
+    weights = sliced_weights(large.state_dict(), small.state_dict(), kept)
+    _refuse_cut_fused(large.config, large.state_dict(), weights)
+    small.load_state_dict(weights)
     small.save_pretrained(out)
     copy_tokenizer(teacher.path, out)
     facts = inspect_policy(out)
@@ -81,7 +85,7 @@ def smaller_config(config: Any, settings: StudentSettings) -> tuple[Any, list[in
         values[name] = int(value) if isinstance(value, float) and isinstance(values[name], int) else value
     for name, value in values.items():
         # Per-layer lists, such as layer_types of models that mix attention kinds.
-        if isinstance(value, list) and len(value) == total:
+        if isinstance(value, list) and len(value) == total and not name.endswith("_token_id"):
             values[name] = [value[index] for index in kept]
     depth = "n_layer" if "n_layer" in values else "num_hidden_layers"
     values[depth] = wanted
@@ -109,6 +113,20 @@ def sliced_weights(teacher: dict[str, Any], student: dict[str, Any], kept: list[
             )
         weights[name] = whole[tuple(slice(size) for size in tensor.shape)].clone()
     return weights
+
+
+def _refuse_cut_fused(config: Any, teacher: dict[str, Any], student: dict[str, Any]) -> None:
+    experts = {getattr(config, name, None) for name in ("num_experts", "num_local_experts")}
+    sliceable = {config.hidden_size, *experts}
+    for name, tensor in student.items():
+        # Layers are alike, so the teacher's layer of the same number has the source's shape.
+        whole = teacher[name].shape
+        cut = any(s != t and t not in sliceable for s, t in zip(tensor.shape, whole, strict=True))
+        if cut and _FUSED.search(name):
+            raise ConfigError(
+                f"student: {name} {tuple(whole)} holds several projections side by side and cannot be narrowed to "
+                f"{tuple(tensor.shape)}; keep fewer layers instead, or leave that width as it is"
+            )
 
 
 STAGE = Stage(

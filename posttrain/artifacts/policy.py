@@ -91,7 +91,7 @@ def _refuse_unsafe(directory: Path, config: dict[str, Any]) -> None:
 def _chat_template(directory: Path) -> str:
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return digest_file(file)
+        return digest_value(file.read_text(encoding="utf-8"))  # as the same text in tokenizer_config.json
     template = _read_json(directory / "tokenizer_config.json").get("chat_template")
     return digest_value(template) if template else ""
 
@@ -129,7 +129,7 @@ def _safetensors_header(file: Path) -> dict[str, Any]:
         try:
             header: dict[str, Any] = json.loads(stream.read(min(length, 100_000_000)))
             end = max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError):
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             raise PolicyError(f"{file}: not a safetensors file; save or fetch the weights again") from None
     if file.stat().st_size != 8 + length + end:
         raise PolicyError(

@@ -28,7 +28,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str
+    id: str = Field(min_length=1)
     prompt: Prompt
     verifier: str
     reference: Any = None

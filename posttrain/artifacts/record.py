@@ -50,7 +50,8 @@ class Environment(BaseModel):
 class Record(BaseModel):
     """Everything an artifact says about itself. `ancestors`: digest → that artifact's record, itself without any."""
 
-    model_config = ConfigDict(extra="forbid")
+    # A metric that nothing could be measured for is NaN; written as null, it would make the record unreadable.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     format: int = 1
     kind: Kind
@@ -110,7 +111,7 @@ def read_record(directory: Path, *, verify: bool = True) -> Record:
             f"{directory}: no {RECORD_FILE}, so no stage finished writing it; pass a finished artifact, or bring your "
             "own model or data in through the stages base and prepare"
         ) from None
-    except (json.JSONDecodeError, ValidationError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise DataError(
             f"{path}: not a record ({str(error).splitlines()[0]}); run the stage that made it again"
         ) from None

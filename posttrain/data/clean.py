@@ -37,6 +37,7 @@ class Cleaning:
     max_contaminated: float
     total: int
     counts: dict[str, int] = field(default_factory=dict)
+    unusable: int = 0
 
     def __post_init__(self) -> None:
         self.counts["rows_read"] = self.total
@@ -50,10 +51,11 @@ class Cleaning:
         if not complaints:
             return
         self.counts[f"dropped_{reason}"] = self.counts.get(f"dropped_{reason}", 0) + len(complaints)
-        share = len(complaints) / self.total
-        if share > self.max_malformed or len(complaints) == self.total:
+        self.unusable += len(complaints)
+        share = self.unusable / self.total
+        if share > self.max_malformed or self.unusable == self.total:
             raise DataError(
-                f"{complaints[0]} ({len(complaints)} of {self.total} rows are {reason}, {share:.1%}, allowed "
+                f"{complaints[0]} ({self.unusable} of {self.total} rows cannot be used, {share:.1%}, allowed "
                 f"{self.max_malformed:.1%}); mend the rows or raise max_malformed"
             )
 
@@ -120,5 +122,5 @@ def _grams(text: str) -> list[tuple[str, ...]]:
 
 
 def identity(*parts: Any) -> str:
-    """A key under which two rows are duplicates."""
-    return "\x1f".join(_normal(part) if isinstance(part, str) else repr(part) for part in parts)
+    """A key under which two rows are duplicates: equal to the letter, for case and spaces may be what is taught."""
+    return "\x1f".join(map(repr, parts))

@@ -97,7 +97,8 @@ def _split(uri: str) -> tuple[str, str]:
     parts = urlsplit(uri)
     if parts.scheme not in _SCHEMES:
         raise ConfigError(f"{uri}: unknown scheme {parts.scheme!r}; use a path, file:// or s3://")
-    place = unquote(parts.path) if parts.scheme == "file" else parts.netloc + parts.path
+    # A key may hold '?' and '#', which mean something in a URL only.
+    place = unquote(parts.path) if parts.scheme == "file" else uri.partition("://")[2]
     return parts.scheme, place
 
 
@@ -142,13 +143,12 @@ def _download(uri: str, place: str, scratch: Path) -> Path:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         found = [item["Key"] for page in pages for item in page.get("Contents", [])]
         # A prefix also matches its longer namesakes (s3://b/base matches base-2/...): keep the object or its children.
-        wanted = [name for name in found if name == key or name.startswith(key + "/")]
+        # Consoles mark empty folders by objects whose key ends in a slash; those are not data.
+        wanted = [name for name in found if name == key or (name.startswith(key + "/") and not name.endswith("/"))]
         for name in wanted:
             relative = PurePosixPath(name).relative_to(key)
             if ".." in relative.parts:
                 raise DataError(f"s3://{bucket}/{name}: a key with '..' is not fetched; rename the object")
-            if name.endswith("/"):
-                continue
             local = target / relative if name != key else target
             local.parent.mkdir(parents=True, exist_ok=True)
             client.download_file(bucket, name, str(local))

@@ -18,6 +18,11 @@ _OWNED = {
     "push_to_hub": "policies are registered by the stage register, after the gate",
     "hub_token": "credentials do not belong in a record",
     "resume_from_checkpoint": "the stage resumes by itself",
+    # The trained policy keeps its parent's tokenizer, so it must be trained with that one.
+    "chat_template_path": "the policy's own chat template is used; add it to the model",
+    "eos_token": "the policy's own EOS token is used; set it in the model's tokenizer",
+    "pad_token": "the policy's own padding token is used; set it in the model's tokenizer",
+    "teacher_model_name_or_path": "the teacher is a parent of the stage",
 }
 
 

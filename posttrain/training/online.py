@@ -36,6 +36,19 @@ def refuse_planned_staleness(planned: int, bound: int, accepted: str) -> None:
         )
 
 
+def enough_prompts(problems: int, per_step: int) -> None:
+    """Each step takes so many different prompts; with fewer, TRL would train no step at all.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if problems < per_step:
+        raise ConfigError(
+            f"a step takes {per_step} different problems, but there are {problems}; lower batch_size or accumulation, "
+            "or give more problems"
+        )
+
+
 def prompt_dataset(problems: list[Problem]) -> Any:
     """A `datasets.Dataset` with `prompt` and the index of its problem."""
     from datasets import Dataset

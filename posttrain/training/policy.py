@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.training.settings import TrainSettings
 
-# What Transformers writes anew; everything else beside the weights is the parent's, byte for byte.
-_WRITTEN = ("config.json", "model.safetensors", "model.safetensors.index.json")
+# What belongs to a policy's weights; everything else is the parent's, byte for byte.
+_WRITTEN = ("config.json", "model.safetensors.index.json", "posttrain.json")
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -36,7 +37,7 @@ def lora_config(settings: TrainSettings) -> Any:
 
 
 def save_policy(model: Any, init: Artifact, out: Path) -> dict[str, str | int | float]:
-    """Write the trained policy, adapters merged, with its parent's tokenizer files unchanged.
+    """Write the trained policy, adapters merged; all but the weights stays as in its parent.
 
     Returns:
         The new policy's fingerprint.
@@ -44,12 +45,29 @@ def save_policy(model: Any, init: Artifact, out: Path) -> dict[str, str | int | 
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(out)
+    _keep_config(init.path, out)
+    # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
+    (out / "generation_config.json").unlink(missing_ok=True)
     copy_tokenizer(init.path, out)
     return inspect_policy(out)
+
+
+def _keep_config(source: Path, out: Path) -> None:
+    """Give the trained policy its parent's config, but for the type of the weights.
+
+    TRL leaves its own switches in a config: a mixture of experts saved with `output_router_logits` cannot be sampled
+    from a cache, and Transformers replaces EOS and padding ids by the tokenizer's.
+    """
+    kept, trained = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (source, out))
+    for part in (kept, *(value for value in kept.values() if isinstance(value, dict))):
+        if part is kept or part.keys() & {"dtype", "torch_dtype"}:
+            part.pop("torch_dtype", None)
+            part["dtype"] = trained["dtype"]
+    (out / "config.json").write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
     """Copy everything but weights and model config, so that tokenizer, template and EOS keep their digests."""
     for file in source.iterdir():
-        if file.is_file() and file.suffix != ".safetensors" and file.name not in (*_WRITTEN, "posttrain.json"):
+        if file.is_file() and file.suffix != ".safetensors" and file.name not in _WRITTEN:
             shutil.copyfile(file, out / file.name)

@@ -31,10 +31,13 @@ def train(make: Callable[[Any], Any], init: Artifact, out: Path, progress: Progr
         The trainer, and the work with the policy's fingerprint, its curves and its last metrics.
     """
     quiet()
+    from transformers import PrinterCallback
+
     from posttrain.training.callbacks import Listener
 
     listener = Listener(progress)
     trainer = make(listener)
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     facts = save_policy(trainer.accelerator.unwrap_model(trainer.model), init, out)
     curves = listener.thinned()

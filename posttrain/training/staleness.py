@@ -6,6 +6,7 @@ TRL's online trainers sample a batch in `_generate_and_score_completions` and co
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -25,7 +26,8 @@ class MeasuresStaleness:
         # Read after the step: the samples that this step consumed may have been drawn inside it.
         if not hasattr(self, "staleness"):
             self.staleness = Counter()
-        rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
+        args = self.args  # type: ignore[attr-defined]
+        rows = args.per_device_train_batch_size * args.world_size
         self.staleness[self.state.global_step - self._sampled_at] += rows  # type: ignore[attr-defined]
         return loss
 
@@ -37,4 +39,6 @@ def expected_staleness(batches_per_sampling: int, accumulation: int) -> int:
         batches_per_sampling: forward passes that consume one sampled batch, repeats included.
         accumulation: forward passes per optimizer step.
     """
-    return max(0, -(-batches_per_sampling // accumulation) - 1)
+    # Samplings start at multiples of their length, so they begin at most this far into an optimizer step.
+    latest_start = accumulation - math.gcd(batches_per_sampling, accumulation)
+    return (latest_start + batches_per_sampling - 1) // accumulation

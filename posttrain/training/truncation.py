@@ -20,7 +20,7 @@ def count_truncated(
     Raises:
         ContractError: the share is larger, or a row that is not cut exceeds the context.
     """
-    lengths = [_length(row, tokenizer) for row in rows]
+    lengths = _lengths(rows, tokenizer)
     limit = max_length or max(lengths)
     cut = [index for index, length in enumerate(lengths) if length > limit]
     if len(cut) > max_share * len(rows):
@@ -37,9 +37,13 @@ def count_truncated(
     return len(cut)
 
 
-def _length(row: dict[str, Any], tokenizer: Any) -> int:
-    if isinstance(next(iter(row.values())), list):
-        messages = row["messages"] if "messages" in row else row["prompt"] + row["completion"]
-        return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
-    text = "".join(row.values())
-    return len(tokenizer(text)["input_ids"]) + 1  # TRL appends the EOS token
+def _lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:
+    """Tokens of each row as TRL makes them; all rows in one call, several times faster than one by one."""
+    if isinstance(next(iter(rows[0].values())), list):
+        chats = [row["messages"] if "messages" in row else row["prompt"] + row["completion"] for row in rows]
+        encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True)
+        return [len(ids) for ids in encoded["input_ids"]]
+    texts = ["".join(row.values()) for row in rows]
+    # TRL ends a text with the EOS token, unless it does already.
+    texts = [text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token for text in texts]
+    return [len(ids) for ids in tokenizer(texts)["input_ids"]]
