@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from posttrain.errors import ConfigError, nearest
-from posttrain.taxonomy import Provenance, Role
+from posttrain.taxonomy import Role
 
 
 class Settings(BaseModel):
@@ -19,7 +19,7 @@ class Settings(BaseModel):
     name: str = Field(default="", description="the stage's name in its recipe")
     role: Role | None = Field(default=None, description="the role it is meant to play, if not its method's usual one")
     seed: int = Field(default=0, ge=0, description="seeds every random choice of the stage")
-    accept_provenance: Provenance | Literal[""] = Field(
+    accept_provenance: Literal["", "off-policy", "on-policy", "mixed"] = Field(
         default="", description="a provenance you accept although the method promises another"
     )
 
@@ -45,6 +45,6 @@ def _complaint(detail: Any, model: type[BaseModel]) -> str:
     path = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"unknown setting {path}={detail['input']!r}{nearest(path, model.model_fields)}"
-    if detail["type"] == "missing":
+    if detail["type"] == "missing" and path in model.model_fields:
         return f"{path} must be given: {model.model_fields[path].description}"
     return f"{path}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}" if path else detail["msg"]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from posttrain.components.catalogue import load_stage
 
 from posttrain.artifacts.artifact import Artifact, open_artifact
 from posttrain.artifacts.evaluation import Measured, write_evaluation
 from posttrain.artifacts.trajectories import write_trajectories
-from posttrain.components.catalogue import load_stage
 from posttrain.errors import PosttrainError
 from posttrain.stage import Work, execute
 from posttrain.taxonomy import Kind

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import content_files
-from posttrain.artifacts.policy import inspect_policy
+from posttrain.artifacts.policy import PICKLES, inspect_policy
 from posttrain.progress import Progress
 from posttrain.settings import Settings
 from posttrain.stage import Parents, Stage, Work
@@ -25,18 +25,20 @@ class BaseSettings(Settings):
 
 
 def run(settings: BaseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
-    """Copy the policy's files into the artifact."""
+    """Copy the policy's files into the artifact, but for pickles that lie beside its safetensors."""
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         source = fetch(settings.uri, Path(scratch))
         inspect_policy(source)
-        files = content_files(source)
+        found = content_files(source)
+        files = [file for file in found if file.suffix not in PICKLES]
         enough_room(out, sum(file.stat().st_size for file in files))
         for number, file in enumerate(files, start=1):
             target = out / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
             progress.update(number, len(files), "file")
-    return Work(facts={"uri": settings.uri, **inspect_policy(out)})
+    counts = {"files": len(files), "pickles_left_out": len(found) - len(files)}
+    return Work(facts={"uri": settings.uri, **inspect_policy(out)}, counts=counts)
 
 
 STAGE = Stage(

@@ -14,12 +14,13 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
+from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import read_problems, write_problems
 from posttrain.artifacts.rows import Row, read_rows
-from posttrain.artifacts.trajectories import read_trajectories, shape_of, write_trajectories
+from posttrain.artifacts.trajectories import is_conversational, read_trajectories, shape_of, write_trajectories
 from posttrain.data.clean import Cleaning, Contamination
 from posttrain.data.problems import parse_problems
-from posttrain.data.trajectories import parse_trajectories
+from posttrain.data.trajectories import parse_trajectories, searched_text
 from posttrain.errors import ContractError, DataError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -78,23 +79,36 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
         facts["held_out"] = held_out.digest
     if settings.kind == "problems":
         problems = cleaning.keep(parse_problems(read, cleaning), contamination)
-        write_problems(_limited(problems, settings), out)
-        facts["rows"] = min(len(problems), settings.limit or len(problems))
+        problems = _limited(problems, settings, cleaning)
+        write_problems(problems, out)
+        facts["rows"] = len(problems)
     else:
         rows = cleaning.keep(parse_trajectories(read, str(facts["source"]), cleaning), contamination)
-        replay = parents.maybe("replay")
-        mixed = _mixed(_limited(rows, settings), read_trajectories(replay.path) if replay else [], settings, cleaning)
+        replay = _replay(parents.maybe("replay"), contamination, cleaning)
+        mixed = _mixed(_limited(rows, settings, cleaning), replay, settings, cleaning)
         write_trajectories(mixed, out)
         facts |= {"rows": len(mixed), "shape": shape_of(mixed[0], settings.uri).name}
     progress.update(1, 1, "rows checked")
     return Work(facts=facts, counts=cleaning.counts, metrics={"rows_kept": float(facts["rows"])})
 
 
-def _limited(rows: list[T], settings: PrepareSettings) -> list[T]:
+def _limited(rows: list[T], settings: PrepareSettings, cleaning: Cleaning) -> list[T]:
     if not settings.limit or len(rows) <= settings.limit:
         return rows
+    cleaning.counts |= {"rows_kept": settings.limit, "dropped_limit": len(rows) - settings.limit}
     kept = sorted(random.Random(settings.seed).sample(range(len(rows)), settings.limit))
     return [rows[index] for index in kept]
+
+
+def _replay(parent: Artifact | None, contamination: Contamination, cleaning: Cleaning) -> list[Row]:
+    """The replay rows but for those found in the held-out problems: nobody says what replay was checked against."""
+    rows = read_trajectories(parent.path) if parent else []
+    clean = [row for row in rows if not contamination.find(searched_text(row, shape_of(row, "replay")))]
+    if rows and not clean:
+        raise DataError("replay: every row's prompt is a held-out problem; give replay of other prompts")
+    if len(clean) < len(rows):
+        cleaning.counts["replay_held_out"] = len(rows) - len(clean)
+    return clean
 
 
 def _mixed(rows: list[Row], replay: list[Row], settings: PrepareSettings, cleaning: Cleaning) -> list[Row]:
@@ -104,6 +118,8 @@ def _mixed(rows: list[Row], replay: list[Row], settings: PrepareSettings, cleani
     shapes = shape_of(rows[0], settings.uri), shape_of(replay[0], "replay")
     if shapes[0] != shapes[1]:
         raise ContractError(f"{settings.uri}: {shapes[0].name} rows cannot be mixed with {shapes[1].name} replay")
+    if is_conversational(rows[0], shapes[0]) != is_conversational(replay[0], shapes[1]):
+        raise ContractError(f"{settings.uri}: text and messages cannot be mixed; give replay in the form of the rows")
     wanted = round(len(rows) * settings.replay_share / (1 - settings.replay_share))
     draw = random.Random(settings.seed)
     whole, rest = divmod(wanted, len(replay))

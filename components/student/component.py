@@ -22,7 +22,7 @@ def student(
 
     Args:
         teacher: The policy to shrink.
-        layers: Decoder layers to keep; 0 is half the teacher's.
+        layers: Decoder layers to keep; 0 is as many as max_ratio allows.
         config: Other smaller config values, as intermediate_size.
         max_ratio: Largest allowed share of the teacher's parameters.
         seed: Seeds every random choice.

@@ -30,7 +30,7 @@ _FUSED = re.compile(r"gate_up_proj|c_attn|qkv|query_key_value|in_proj")
 class StudentSettings(Settings):
     """The student's size."""
 
-    layers: int = Field(default=0, ge=0, description="decoder layers to keep; 0 = half the teacher's")
+    layers: int = Field(default=0, ge=0, description="decoder layers to keep; 0 = as many as max_ratio allows")
     config: dict[str, Any] = Field(
         default_factory=dict, description="other smaller config values, as intermediate_size"
     )
@@ -48,7 +48,7 @@ def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progre
 
     teacher = parents.one("teacher")
     large = AutoModelForCausalLM.from_pretrained(teacher.path, use_safetensors=True, dtype="auto")
-    config, kept = smaller_config(large.config, settings)
+    config, kept = fitting_config(large, settings)
     small = AutoModelForCausalLM.from_config(config, dtype=large.dtype)
     weights = sliced_weights(large.state_dict(), small.state_dict(), kept)
     _refuse_cut_fused(large.config, large.state_dict(), weights)
@@ -66,14 +66,34 @@ def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progre
     return Work(facts=facts, metrics={"parameters": float(facts["parameters"]), "parameter_ratio": ratio})
 
 
-def smaller_config(config: Any, settings: StudentSettings) -> tuple[Any, list[int]]:
-    """The student's config and the teacher's layers it keeps, in order.
+def fitting_config(large: Any, settings: StudentSettings) -> tuple[Any, list[int]]:
+    """The config of the student that was asked for, or of the deepest one within `max_ratio` (at least one layer)."""
+    if settings.layers:
+        return smaller_config(large.config, settings, settings.layers)
+    allowed = settings.max_ratio * large.num_parameters()
+    for layers in range(large.config.num_hidden_layers, 0, -1):
+        # Half the layers are more than half the weights: the embeddings stay.
+        config, kept = smaller_config(large.config, settings, layers)
+        if _parameters(config) <= allowed:
+            break
+    return config, kept
+
+
+def _parameters(config: Any) -> int:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(config).num_parameters())
+
+
+def smaller_config(config: Any, settings: StudentSettings, wanted: int) -> tuple[Any, list[int]]:
+    """The config of a student with so many layers, and the teacher's layers it keeps, in order.
 
     Raises:
-        ConfigError: a config value is unknown or not smaller, or there are too few layers.
+        ConfigError: a config value is unknown, there are too few layers, or a kind of layer would be lost.
     """
     total = config.num_hidden_layers
-    wanted = settings.layers or max(1, total // 2)
     if wanted > total:
         raise ConfigError(f"student: layers={wanted}, but the teacher has {total}; keep at most as many")
     kept = [round(index * (total - 1) / max(wanted - 1, 1)) for index in range(wanted)]
@@ -89,6 +109,8 @@ def smaller_config(config: Any, settings: StudentSettings) -> tuple[Any, list[in
             values[name] = [value[index] for index in kept]
     depth = "n_layer" if "n_layer" in values else "num_hidden_layers"
     values[depth] = wanted
+    if lost := set(getattr(config, "layer_types", None) or ()) - set(values.get("layer_types") or ()):
+        raise ConfigError(f"student: layers={wanted} leaves none of kind {', '.join(sorted(lost))}; keep more layers")
     return type(config).from_dict(values), kept
 
 

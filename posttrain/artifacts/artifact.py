@@ -50,6 +50,14 @@ def file_entries(directory: Path) -> dict[str, FileEntry]:
     }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _disk_full(error: Exception) -> bool:
+    # Safetensors has no errno, only its text: "I/O error: No space left on device (os error 28)".
+    return getattr(error, "errno", None) in _FULL or any(f"(os error {code})" in str(error) for code in _FULL)
+
+
 @contextmanager
 def whole_or_nothing(target: Path) -> Iterator[Path]:
     """Yield a scratch directory beside `target`, which takes the name `target` only when the block ends well.
@@ -68,8 +76,8 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rmdir()
         scratch.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if _disk_full(error):
             raise StorageError(f"{target}: no room left on the disk; free some or choose another output") from error
         raise
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 from posttrain.artifacts.digests import digest_file, digest_value
 from posttrain.errors import PolicyError
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 # Facts that two policies must share before one may teach, reward or follow the other.
 SHARED_FACTS = ("tokenizer", "chat_template", "eos")
@@ -78,7 +78,7 @@ def _refuse_unsafe(directory: Path, config: dict[str, Any]) -> None:
                 "use an architecture that Transformers implements"
             )
     weights = sorted(directory.glob("*.safetensors"))
-    pickles = sorted(path for pattern in _PICKLES for path in directory.glob(pattern))
+    pickles = sorted(path for path in directory.iterdir() if path.suffix in PICKLES)
     if pickles and not weights:
         raise PolicyError(
             f"{pickles[0]}: pickle weights can run code when loaded; save them as safetensors "
@@ -109,10 +109,10 @@ def count_parameters(directory: Path) -> int:
     """Number of weights, from the safetensors headers alone (tied weights are stored, so counted, once).
 
     Raises:
-        PolicyError: a file is cut short or not safetensors.
+        PolicyError: a file is missing, cut short or not safetensors.
     """
     total = 0
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in _weight_files(directory):
         for name, tensor in _safetensors_header(file).items():
             if name != "__metadata__":
                 size = 1
@@ -120,6 +120,19 @@ def count_parameters(directory: Path) -> int:
                     size *= dimension
                 total += size
     return total
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that Transformers would load; others, as `consolidated.safetensors`, repeat the same weights."""
+    whole = directory / "model.safetensors"
+    if whole.is_file():
+        return [whole]
+    index = _read_json(directory / "model.safetensors.index.json")
+    shards = [directory / name for name in sorted(set(index.get("weight_map", {}).values()))]
+    for shard in shards:
+        if not shard.is_file():
+            raise PolicyError(f"{shard}: missing, but model.safetensors.index.json names it; fetch it again")
+    return shards or sorted(directory.glob("*.safetensors"))
 
 
 def _safetensors_header(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from posttrain.artifacts.rows import read_table, write_table
 from posttrain.errors import DataError
@@ -33,6 +33,14 @@ class Problem(BaseModel):
     verifier: str
     reference: Any = None
     slice: str = Field(default="all")
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _without_nulls(cls, prompt: Any) -> Any:
+        """Parquet gives each message the keys of all messages, null where it had none."""
+        if not isinstance(prompt, list):
+            return prompt
+        return [{key: value for key, value in message.items() if value is not None} for message in prompt]
 
 
 def prompt_text(prompt: Prompt) -> str:

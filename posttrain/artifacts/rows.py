@@ -112,17 +112,17 @@ def write_table(rows: Sequence[Row], file: Path, json_columns: Sequence[str] = (
     import pyarrow.parquet
 
     columns = sorted({key for row in rows for key in row})
-    data = {
-        column: [
-            json.dumps(row.get(column), sort_keys=True) if column in json_columns else row.get(column) for row in rows
-        ]
-        for column in columns
-    }
-    try:
-        table = pyarrow.table(data)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise DataError(f"{file.name}: a column mixes types ({str(error).splitlines()[0]}); make it uniform") from None
-    pyarrow.parquet.write_table(table, file, compression="zstd")
+    data = {}
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        if column in json_columns:
+            values = [json.dumps(value, sort_keys=True) for value in values]
+        try:
+            data[column] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{file.name}: column {column!r} mixes types ({reason}); make it uniform") from None
+    pyarrow.parquet.write_table(pyarrow.table(data), file, compression="zstd")
 
 
 def read_table(file: Path, json_columns: Sequence[str] = ()) -> Iterator[Row]:

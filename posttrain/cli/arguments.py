@@ -38,6 +38,18 @@ def parse_inputs(recipe: Recipe, arguments: list[str], defaults: dict[str, str])
     return {name: _absolute(value) for name, value in values.items()}
 
 
+def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
+    """Inputs that a stage reads by `uri` must be there before anything starts.
+
+    Raises:
+        ConfigError: a local path is not.
+    """
+    read = {spec.bound()["uri"] for spec in recipe.stages.values() if "uri" in spec.bound()}
+    for name in recipe.inputs:
+        if name in read and "://" not in inputs[name] and not Path(inputs[name]).exists():
+            raise ConfigError(f"--{name.replace('_', '-')} {inputs[name]}: no such file or directory")
+
+
 def _absolute(value: str) -> str:
     """Stages run elsewhere, so a path that exists here is passed on absolute."""
     return str(Path(value).absolute()) if "://" not in value and Path(value).exists() else value

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from posttrain.cli.arguments import changed, parse_inputs
+from posttrain.cli.arguments import changed, parse_inputs, refuse_missing
 from posttrain.cli.watch import Watcher
 from posttrain.components.catalogue import load_stages
 from posttrain.errors import ConfigError, PosttrainError
@@ -48,10 +50,13 @@ def run_recipe(name: str, arguments: list[str], out: str, settings: Path | None,
     runs = Path("runs" if "://" in out else out).absolute() / "runs"
     defaults = {"registry": registry if "://" in out else str(Path(registry).absolute())}
     inputs = parse_inputs(recipe, arguments, {k: v for k, v in defaults.items() if k in recipe.inputs})
+    refuse_missing(recipe, inputs)
     run = _new_run(runs, recipe)
     from posttrain.pipelines.compiler import compile_recipe
+    from posttrain.pipelines.scheduling import Scheduling
 
-    compile_recipe(recipe, run / "pipeline.yaml")
+    # Retries are for preempted pods; here they would only repeat a mistake after a pause.
+    compile_recipe(recipe, run / "pipeline.yaml", Scheduling(retries=0))
     (run / "arguments.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
     watcher = Watcher(in_order(recipe), run / "events.jsonl")
     code = _run_child(run, watcher)
@@ -74,17 +79,20 @@ def _run_child(run: Path, watcher: Watcher) -> int:
     environment.setdefault("HF_HUB_OFFLINE", "1")
     command = [sys.executable, "-m", "posttrain.pipelines.local", "pipeline.yaml", "arguments.json", "artifacts"]
     with (run / "run.log").open("w", encoding="utf-8") as log:
-        child = subprocess.Popen(command, cwd=run, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            command, cwd=run, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             with watcher.drawn():
-                while child.poll() is None:
+                # The local runner would go on with other branches: the first failure ends the run.
+                while child.poll() is None and not watcher.failure:
                     watcher.read()
                     time.sleep(0.2)
                 watcher.read()
-        except BaseException:
-            child.terminate()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
             child.wait()
-            raise
     return child.returncode
 
 

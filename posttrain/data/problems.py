@@ -10,7 +10,7 @@ from posttrain import verifiers
 from posttrain.artifacts.problems import Problem, prompt_text
 from posttrain.artifacts.rows import Row, Rows
 from posttrain.data.clean import Candidate, Cleaning, identity
-from posttrain.data.prompts import prompt_complaint
+from posttrain.data.prompts import prompt_complaint, refuse_mixture
 from posttrain.errors import DataError, VerifierError, nearest
 
 _COLUMNS = ("id", "prompt", "verifier", "reference", "slice")
@@ -40,6 +40,7 @@ def parse_problems(read: Rows, cleaning: Cleaning) -> list[Candidate[Problem]]:
         text = prompt_text(parsed.prompt)
         candidates.append(Candidate(parsed, place, identity(text, parsed.verifier, parsed.reference), text))
     cleaning.malformed(complaints, "unusable")
+    refuse_mixture(((candidate.place, candidate.value.prompt) for candidate in candidates), "prompt")
     return candidates
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from posttrain.errors import DataError
 
 
 def prompt_complaint(prompt: Any) -> str | None:
@@ -24,3 +27,22 @@ def messages_complaint(messages: list[Any], column: str) -> str | None:
         if not isinstance(message.get("content"), str):
             return f"{column}[{number}].content={message.get('content')!r} is not text"
     return None
+
+
+def refuse_mixture(values: Iterable[tuple[str, Any]], column: str) -> None:
+    """A column of a table has one type: all text or all messages.
+
+    Args:
+        values: (place, value) of every row.
+
+    Raises:
+        DataError: a row differs from the first.
+    """
+    first: type | None = None
+    for place, value in values:
+        first = first or type(value)
+        if type(value) is not first:
+            raise DataError(
+                f"{place}: {column!r} is {type(value).__name__} where earlier rows have {first.__name__}; use text or "
+                "messages throughout"
+            )

@@ -7,8 +7,7 @@ from typing import Any
 from posttrain.artifacts.rows import Row, Rows
 from posttrain.artifacts.trajectories import PROVENANCE_COLUMNS, Shape, shape_of
 from posttrain.data.clean import Candidate, Cleaning, identity
-from posttrain.data.prompts import messages_complaint, prompt_complaint
-from posttrain.errors import DataError
+from posttrain.data.prompts import messages_complaint, prompt_complaint, refuse_mixture
 
 
 def parse_trajectories(read: Rows, source: str, cleaning: Cleaning) -> list[Candidate[Row]]:
@@ -32,9 +31,10 @@ def parse_trajectories(read: Rows, source: str, cleaning: Cleaning) -> list[Cand
             continue
         kept = {key: row[key] for key in (*shape.columns, *PROVENANCE_COLUMNS) if row.get(key) is not None}
         kept.setdefault("source", source)
-        candidates.append(Candidate(kept, place, identity(*(row[c] for c in shape.columns)), _prompt(row, shape)))
+        candidates.append(Candidate(kept, place, identity(*(row[c] for c in shape.columns)), searched_text(row, shape)))
     cleaning.malformed(complaints, "unusable")
-    _refuse_mixture(candidates, shape)
+    for column in shape.columns:
+        refuse_mixture(((candidate.place, candidate.value[column]) for candidate in candidates), column)
     return candidates
 
 
@@ -53,23 +53,9 @@ def _complaint(row: Row, shape: Shape) -> str | None:
     return None
 
 
-def _prompt(row: Row, shape: Shape) -> str:
+def searched_text(row: Row, shape: Shape) -> str:
     """The text to look for held-out prompts in: the prompt; without one, everything."""
     value: Any = row[shape.prompt] if shape.prompt else row[shape.columns[0]]
     if isinstance(value, str):
         return value
     return "\n".join(f"{message['role']}: {message['content']}" for message in value)
-
-
-def _refuse_mixture(candidates: list[Candidate[Row]], shape: Shape) -> None:
-    """A column of a table has one type: all text or all messages."""
-    if not candidates:
-        return
-    first = candidates[0]
-    for column in shape.columns:
-        for candidate in candidates:
-            if isinstance(candidate.value[column], list) != isinstance(first.value[column], list):
-                raise DataError(
-                    f"{candidate.place}: {column!r} is {type(candidate.value[column]).__name__} where earlier "
-                    f"rows have {type(first.value[column]).__name__}; use text or messages throughout"
-                )

@@ -136,6 +136,16 @@ def _settings_complaints(where: str, spec: StageSpec, recipe: Recipe, stage: Sta
         for key, used in spec.bound().items()
         if used not in recipe.inputs
     ]
+    complaints += [
+        f"{where}.with.{key}={value!r}: an input is a whole value, not a part of one"
+        for key, value in spec.settings.items()
+        if "${" in str(value) and key not in spec.bound()
+    ]
+    complaints += [
+        f"{where}.with.{key}: a stage's name is its key, its role stands beside 'use'"
+        for key in ("role", "name")
+        if key in spec.settings
+    ]
     try:
         settings = parse_settings(stage.settings, spec.checkable(), f"{where}.with")
     except PosttrainError as error:

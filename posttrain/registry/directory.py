@@ -8,11 +8,13 @@ The index is replaced in one step after the policy is whole, so a reader never s
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.artifacts.artifact import Artifact
+from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.storage import publish, read_text, write_text
 
 
@@ -64,8 +66,7 @@ class DirectoryRegistry:
         index = self.index(model)
         known = next((version for version in index.versions if version.digest == policy.digest), None)
         if known is None:
-            number = 1 + max((version.version for version in index.versions), default=0)
-            publish(policy.path, self.policy_uri(model, number))
+            number = self._publish(model, policy, 1 + max((version.version for version in index.versions), default=0))
             known = Version(
                 version=number,
                 digest=policy.digest,
@@ -77,3 +78,15 @@ class DirectoryRegistry:
         index.champion = known.version
         write_text(f"{self.uri}/{model}/index.json", index.model_dump_json(indent=1) + "\n")
         return known
+
+    def _publish(self, model: str, policy: Artifact, number: int) -> int:
+        """Put the policy at the first free version from `number` on and return it.
+
+        A run that died before it wrote the index left a whole policy behind: its retry takes it over.
+        """
+        while (left := read_text(f"{self.policy_uri(model, number)}/{RECORD_FILE}")) is not None:
+            if json.loads(left)["digest"] == policy.digest:
+                return number
+            number += 1
+        publish(policy.path, self.policy_uri(model, number))
+        return number

@@ -18,8 +18,10 @@ def count_truncated(
         max_share: the largest share of cut rows that is not an error.
 
     Raises:
-        ContractError: the share is larger, or a row that is not cut exceeds the context.
+        ContractError: the share is larger, a row that is not cut exceeds the context, or there is no EOS token.
     """
+    if tokenizer.eos_token is None:
+        raise ContractError("the policy's tokenizer has no EOS token to end answers with; set its eos_token")
     lengths = _lengths(rows, tokenizer)
     limit = max_length or max(lengths)
     cut = [index for index, length in enumerate(lengths) if length > limit]

@@ -147,7 +147,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def build(
     directory: str | Path,
     seed: int = 0,
-    pretraining_steps: int = 600,
+    pretraining_steps: int = 300,
     held_out_per_slice: int = HELD_OUT_PER_SLICE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:

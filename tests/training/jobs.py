@@ -15,6 +15,9 @@ from posttrain.artifacts.record import Record, read_record
 from posttrain.stage import execute
 from tests.tiny import tiny_policy
 
+# Two test processes on two cores: threads inside each only wait for one another.
+torch.set_num_threads(1)
+
 Row = dict[str, Any]
 Parent = Path | Sequence[Path]
 
@@ -53,3 +56,23 @@ def same_weights(first: Path, second: Path) -> bool:
     """Whether two policies store bit-identical tensors under the same names."""
     mine, other = weights(first), weights(second)
     return mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+# A world that a tiny policy can be run on: sums, whose prompts and answers are a few tokens long.
+SUMS = [{"prompt": f"{a}+{b}=", "verifier": "exact", "reference": str(a + b)} for a in range(4) for b in range(4)]
+HELD_OUT = [{"prompt": f"{a}+{b}=", "verifier": "exact", "reference": str(a + b)} for a in (4, 5) for b in (4, 5)]
+BRIEF = {"max_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
+
+
+def chat(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their texts as messages."""
+    roles = {"prompt": "user", "completion": "assistant"}
+    return [
+        {key: [{"role": roles[key], "content": value}] if key in roles else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
+def answered(rows: Sequence[Row]) -> list[Row]:
+    """Problems as demonstrations of their reference answer."""
+    return [{"prompt": row["prompt"], "completion": str(row["reference"])} for row in rows]
