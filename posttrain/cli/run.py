@@ -75,6 +75,8 @@ def _new_run(runs: Path, recipe: Recipe) -> Path:
 def _run_child(run: Path, watcher: Watcher) -> int:
     """The local runner in a process of its own, its log in run.log; its tasks write the events that we draw."""
     environment = {**os.environ, EVENTS_VARIABLE: str(run / "events.jsonl"), "TOKENIZERS_PARALLELISM": "false"}
+    # Threads that spin while they wait make a shared machine ten times slower, and an idle one no faster.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A recipe reads models from directories only; without this, Transformers asks the Hub about every one of them.
     environment.setdefault("HF_HUB_OFFLINE", "1")
     command = [sys.executable, "-m", "posttrain.pipelines.local", "pipeline.yaml", "arguments.json", "artifacts"]

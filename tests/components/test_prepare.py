@@ -226,18 +226,20 @@ DEMOS = [demo(n) for n in range(1, 31)]
 def test_replay_makes_up_its_share_exactly(tmp_path, policy, replay, share, wanted):
     out = prepared(tmp_path / "out", DEMOS, "trajectories", {"replay": [replay]}, replay_share=share)
     rows = read_trajectories(out)
-    own = [row for row in rows if row["sampler"] == read_record(policy).digest]
+    own = [row for row in rows if row.get("sampler") == read_record(policy).digest]
     assert (len(own), len(rows)) == (wanted, 30 + wanted)
-    assert len(own) / len(rows) == pytest.approx(share)
+    assert len(own) / len(rows) == pytest.approx(share, abs=0.5 / len(rows))
     often = {prompt: sum(row["prompt"] == prompt for row in own) for prompt in {row["prompt"] for row in own}}
     assert not own or max(often.values()) - min(often.values()) <= 1
     assert read_record(out).counts["replay_rows"] == wanted
-    assert sorted(row["prompt"] for row in rows if not row["sampler"]) == sorted(row["prompt"] for row in DEMOS)
+    assert sorted(row["prompt"] for row in rows if not row.get("sampler")) == sorted(row["prompt"] for row in DEMOS)
 
 
 def test_mixing_is_shuffled_and_the_same_every_time(tmp_path, replay):
     made = [
-        read_record(prepared(tmp_path / name, DEMOS, "trajectories", {"replay": [replay]}, seed=seed)).digest
+        read_record(
+            prepared(tmp_path / name, DEMOS, "trajectories", {"replay": [replay]}, seed=seed, source="demos")
+        ).digest
         for name, seed in (("first", 0), ("second", 0), ("third", 1))
     ]
     assert made[0] == made[1] != made[2]
