@@ -19,7 +19,7 @@ import pytest
 ACCESS, SECRET = "posttrain-tests", "a-secret-never-to-be-shown"
 BUCKET = "bucket"
 _CACHE = Path.home() / ".cache" / "posttrain-tests"
-_MODULE = "github.com/versity/versitygw/cmd/versitygw@latest"
+_MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Server:
             region_name="us-east-1",
         )
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def stored(self, prefix: str = "") -> list[str]:
         return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
 
     def put(self, key: str, body: bytes = b"body") -> None:
@@ -68,9 +68,10 @@ def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials of its first use
     if BUCKET not in {bucket["Name"] for bucket in s3_server.client.list_buckets()["Buckets"]}:
         s3_server.client.create_bucket(Bucket=BUCKET)
-    for key in s3_server.keys():
+    for key in s3_server.stored():
         s3_server.client.delete_object(Bucket=BUCKET, Key=key)
     return s3_server
 

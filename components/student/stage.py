@@ -98,9 +98,10 @@ def smaller_config(config: Any, settings: StudentSettings, wanted: int) -> tuple
         raise ConfigError(f"student: layers={wanted}, but the teacher has {total}; keep at most as many")
     kept = [round(index * (total - 1) / max(wanted - 1, 1)) for index in range(wanted)]
     values = config.to_dict()
-    for name, value in settings.config.items():
+    for given, value in settings.config.items():
+        name = config.attribute_map.get(given, given)
         if name not in values:
-            raise ConfigError(f"student: config has no {name!r}{nearest(name, values)}")
+            raise ConfigError(f"student: config has no {given!r}{nearest(given, values)}")
         # KFP's JSON makes every number a double.
         values[name] = int(value) if isinstance(value, float) and isinstance(values[name], int) else value
     for name, value in values.items():

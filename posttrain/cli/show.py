@@ -92,7 +92,7 @@ def write_report(run: Path, output: Path) -> None:
 
     if not run.is_dir():
         raise DataError(f"{run}: no such directory; give a run's, as printed by posttrain run")
-    page = Page("Post-training run", run_blocks(Run.in_directory(run)), run.resolve().name)
+    page = Page(f"Run {run.resolve().name}", run_blocks(Run.in_directory(run)))
     output.write_text(render(page), encoding="utf-8")
     print(f"report: {output}")
 
@@ -112,6 +112,8 @@ def print_run(run: Path) -> None:
     _print(stages)
     if found.decision:
         print(f"gate: {found.decision.facts['verdict']}: {found.decision.facts['reason']}")
+    for record in found.registrations:
+        print(f"registered: {record.facts['uri']}")
 
 
 def _table(*columns: str) -> Table:

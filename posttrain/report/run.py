@@ -55,17 +55,21 @@ class Run:
     stages: list[StageRow]
     decision: Record | None
     family: dict[str, Record]
+    registrations: Sequence[Record] = ()
 
     @classmethod
-    def of(cls, evaluations: Sequence[Artifact], decision: Artifact | None) -> Run:
+    def of(
+        cls, evaluations: Sequence[Artifact], decision: Artifact | None, registrations: Sequence[Record] = ()
+    ) -> Run:
         """The run that these artifacts came from."""
         evaluated = [_evaluated(artifact) for artifact in evaluations]
         family: dict[str, Record] = {}
         for artifact in [*evaluations, *([decision] if decision else [])]:
             family |= artifact.record.family()
-        made = sorted((r for r in family.values() if r.kind is Kind.POLICY), key=lambda record: record.started)
+        made = [r for r in family.values() if r.kind is Kind.POLICY and r.parents]
+        made.sort(key=lambda record: record.started)
         stages = [_stage_row(record, evaluated, family) for record in made]
-        return cls(evaluated, stages, decision.record if decision else None, family)
+        return cls(evaluated, stages, decision.record if decision else None, family, registrations)
 
     @classmethod
     def in_directory(cls, directory: Path) -> Run:
@@ -77,7 +81,8 @@ class Run:
         found.sort(key=lambda artifact: artifact.record.started)
         evaluations = [artifact for artifact in found if artifact.record.kind is Kind.EVALUATION]
         decisions = [artifact for artifact in found if artifact.record.kind is Kind.DECISION]
-        return cls.of(evaluations, decisions[-1] if decisions else None)
+        registrations = [artifact.record for artifact in found if artifact.record.kind is Kind.REGISTRATION]
+        return cls.of(evaluations, decisions[-1] if decisions else None, registrations)
 
     def facts(self) -> dict[str, str | int | float]:
         """What the report's own record says."""
@@ -108,6 +113,11 @@ def _measured_ancestor(record: Record, by_policy: dict[str, Evaluated], family: 
     return None
 
 
+def plain(name: str) -> str:
+    """A stage's name as words."""
+    return name.replace("_", " ")
+
+
 def evaluation_columns(run: Run) -> list[str]:
     """Column heads of the table before and after."""
     if not run.evaluations:
@@ -123,7 +133,7 @@ def evaluation_rows(run: Run) -> list[list[str | int]]:
         k = run.evaluations[0].summary.k
         summaries = [entry.summary if name == "all" else entry.summary.slices[name] for name in _part_names(run)]
         numbers = [str(summary.pass_at[n]) for summary in summaries for n in (1, k)]
-        rows.append([entry.policy.name, int(entry.policy.facts.get("parameters", 0)), *numbers])
+        rows.append([plain(entry.policy.name), int(entry.policy.facts.get("parameters", 0)), *numbers])
     return rows
 
 
@@ -137,7 +147,7 @@ STAGE_COLUMNS = [
     "method",
     "provenance",
     "on-policy",
-    "own samples",
+    "self-generated",
     "role meant",
     "role measured",
     "attrition",
@@ -153,7 +163,7 @@ def stage_rows(run: Run) -> list[list[str | float | None]]:
         measured = None if role is None else " + ".join(role.roles) or ("undecided" if role.undecided else "none")
         rows.append(
             [
-                record.name,
+                plain(record.name),
                 METHODS[record.method].title,
                 trace.provenance if trace else None,
                 round(trace.on_policy_fraction, 2) if trace else None,
@@ -222,7 +232,7 @@ def _verdict(run: Run) -> Verdict:
         if n in last.summary.pass_at
     ]
     if run.decision is None:
-        return Verdict(f"{last.policy.name.replace('_', ' ')}: not yet gated", "neutral", "", numbers)
+        return Verdict(f"{plain(last.policy.name)}: not yet gated", "neutral", "", numbers)
     verdict = str(run.decision.facts["verdict"])
     return Verdict(TEXT[verdict], TONE[verdict], str(run.decision.facts["reason"]), numbers)
 
@@ -240,7 +250,7 @@ def _pass_curves(run: Run) -> list[Block]:
 
 def _support_blocks(stages: Sequence[StageRow]) -> list[Block]:
     rows = [
-        (f"{stage.compared_with} → {stage.record.name}", support_counts(stage.comparison))
+        (f"{plain(stage.compared_with)} → {plain(stage.record.name)}", support_counts(stage.comparison))
         for stage in stages
         if stage.comparison
     ]
@@ -252,10 +262,10 @@ def _support_blocks(stages: Sequence[StageRow]) -> list[Block]:
 
 
 def _roles(stages: Sequence[StageRow]) -> list[Block]:
-    rows = [(s.record.name, f"against {s.compared_with}", s.role.verdict) for s in stages if s.role]
+    rows = [(plain(s.record.name), f"against {plain(s.compared_with)}", s.role.verdict) for s in stages if s.role]
     return [Table(["stage", "compared", "finding"], rows)] if rows else []
 
 
 def _named_curves(record: Record) -> list[Block]:
     found = parts.curves(record, most=3)
-    return [Section(record.name.replace("_", " "), block.blocks) for block in found if isinstance(block, Section)]
+    return [Section(plain(record.name), block.blocks) for block in found if isinstance(block, Section)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from tests.training.jobs import BRIEF, HELD_OUT, SUMS, answered, base, prepared,
 
 SAMPLING = {"samples": 4, "max_new_tokens": 4}
 ONLINE = BRIEF | {"max_new_tokens": 4}
+RL = BRIEF | {"batch_size": 16, "group_size": 4, "max_new_tokens": 1}
 DIGITS = [{"prompt": row["prompt"], "verifier": "exact", "reference": [*"0123456789"]} for row in SUMS]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Parents that the stages below are run on."""
     home = tmp_path_factory.mktemp("parents")
     init, teacher = (base(home / name, "llama", seed=seed) for name, seed in (("init", 0), ("teacher", 1)))
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
         for policy in (init, teacher)
     ]
     demos = prepared(home / "demos", answered(SUMS), "trajectories")
-    yield locals() | {"before": evaluations[0], "after": evaluations[1]}
+    return locals() | {"before": evaluations[0], "after": evaluations[1]}
 
 
 # stage → settings, parents, and whether another seed must give something else.
@@ -36,7 +36,12 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], bool]] = {
     "rollout": ("rollout", SAMPLING, {"policy": "init", "problems": "problems"}, True),
     "verify": ("verify", {}, {"trajectories": "rollouts"}, False),
     "sft": ("sft", BRIEF, {"init": "init", "data": "demos"}, True),
-    "rl": ("rl", ONLINE | {"batch_size": 16, "group_size": 4, "max_new_tokens": 1}, {"init": "init", "problems": "problems"}, True),
+    "rl": (
+        "rl",
+        RL,
+        {"init": "init", "problems": "problems"},
+        True,
+    ),
     "student": ("student", {"max_ratio": 1, "layers": 1}, {"teacher": "teacher"}, False),
     "on-policy": ("distill", ONLINE, {"init": "init", "teacher": "teacher", "problems": "problems"}, True),
     "sequence": (

@@ -39,8 +39,8 @@ def test_sft_teaches_the_demonstrated_answers(tmp_path: Path) -> None:
 
 def mean_reward(home: Path, policy: Path, problems: Path) -> tuple[float, float]:
     """Mean reward over fresh samples, and its standard error."""
-    sampled = run("rollout", home / f"{policy.name}-samples", {"samples": 200, "max_new_tokens": 1, "seed": 5},
-                  policy=policy, problems=problems)  # fmt: skip
+    settings = {"samples": 200, "max_new_tokens": 1, "seed": 5}
+    sampled = run("rollout", home / f"{policy.name}-samples", settings, policy=policy, problems=problems)
     scored = run("verify", home / f"{policy.name}-scored", trajectories=sampled)
     mean = record(scored).metrics["mean_reward"]
     return mean, math.sqrt(mean * (1 - mean) / 400)
@@ -50,10 +50,10 @@ def test_rl_raises_the_reward(tmp_path: Path) -> None:
     init = base(tmp_path / "init", "llama", characters="abxy:")
     problems = prepared(tmp_path / "problems", LETTERS, "problems")
     settings = {
-        "max_steps": 25,
-        "batch_size": 16,
-        "group_size": 8,
-        "learning_rate": 1e-2,
+        "max_steps": 40,
+        "batch_size": 32,
+        "group_size": 16,
+        "learning_rate": 3e-3,
         "max_new_tokens": 1,
         "logging_steps": 1,
     }
@@ -61,7 +61,7 @@ def test_rl_raises_the_reward(tmp_path: Path) -> None:
     (before, error_before), (after, error_after) = (mean_reward(tmp_path, p, problems) for p in (init, trained))
     assert after - before > 5 * math.hypot(error_before, error_after)
     assert after > 0.9, "both prompts are answered, each by its own letter"
-    assert record(trained).counts["rollouts"] == 25 * 16
+    assert record(trained).counts["rollouts"] == 40 * 32
 
 
 def divergence(student: Path, teacher: Path, prompts: list[str]) -> float:
