@@ -82,6 +82,7 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
         problems = _limited(problems, settings, cleaning)
         write_problems(problems, out)
         facts["rows"] = len(problems)
+        facts["verifiers"] = ", ".join(sorted({problem.verifier for problem in problems}))
     else:
         rows = cleaning.keep(parse_trajectories(read, str(facts["source"]), cleaning), contamination)
         replay = _replay(parents.maybe("replay"), contamination, cleaning)

@@ -117,7 +117,9 @@ def supervised(
             progress,
         )
     work.trace = provenance.offline((row.get("sampler") for row in trajectories), init.digest)
-    work.counts = {"rows": len(rows), "truncated": truncated}
+    # TRL ends every completion with EOS, also one that its sampler never ended.
+    unfinished = sum(row.get("finish") == "length" for row in trajectories)
+    work.counts = {"rows": len(rows), "truncated": truncated, "unfinished": unfinished}
     return work
 
 

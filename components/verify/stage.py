@@ -13,7 +13,7 @@ from pydantic import Field
 from posttrain import verifiers
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
-from posttrain.errors import ContractError, DataError
+from posttrain.errors import ContractError, DataError, VerifierError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -42,14 +42,10 @@ def check(settings: VerifySettings, parents: Parents) -> None:
 
 def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Score every row, then filter."""
-    rows = read_trajectories(parents.one("trajectories").path)
+    source = parents.one("trajectories").path
+    rows = read_trajectories(source)
     for number, row in enumerate(rows, start=1):
-        if not row.get("verifier"):
-            raise DataError(
-                f"{parents.one('trajectories').path}: row {number} names no verifier; verify needs one a row"
-            )
-        verdict = verifiers.verify(completion_text(row), row["verifier"], row.get("reference"), prompt_of(row))
-        row["reward"], row["answer"] = verdict.score, verdict.answer
+        _score(row, f"{source}: row {number}")
         progress.update(number, len(rows), "trajectory")
     unscorable = sum(row["reward"] is None for row in rows)
     scores = [row["reward"] for row in rows if row["reward"] is not None]
@@ -65,8 +61,19 @@ def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progres
             "kept": len(kept),
             "dropped": len(rows) - len(kept),
         },
-        metrics={"mean_reward": sum(scores) / len(scores) if scores else 0.0, "kept_share": len(kept) / len(rows)},
+        metrics={"kept_share": len(kept) / len(rows), **({"mean_reward": sum(scores) / len(scores)} if scores else {})},
     )
+
+
+def _score(row: Row, place: str) -> None:
+    """Fill the row's reward and answer."""
+    if not row.get("verifier"):
+        raise DataError(f"{place} names no verifier; verify needs one a row")
+    try:
+        verdict = verifiers.verify(completion_text(row), row["verifier"], row.get("reference"), prompt_of(row))
+    except VerifierError as error:
+        raise VerifierError(f"{place}: {error}") from None
+    row["reward"], row["answer"] = verdict.score, verdict.answer
 
 
 def completion_text(row: Row) -> str:

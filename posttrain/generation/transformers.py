@@ -27,17 +27,17 @@ def load_policy(
         PolicyError: it is not a policy that may be loaded.
     """
     inspect_policy(Path(directory))
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=torch.float32 if device.type == "cpu" else "auto",
+        dtype=torch.float32 if place.type == "cpu" else "auto",
         trust_remote_code=False,
         use_safetensors=True,
     )
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device).eval(), tokenizer
+    return model.to(place).eval(), tokenizer
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -51,6 +51,13 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         )
     chat = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
     return list(chat["input_ids"])
+
+
+def render_all(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """As `render`, for many prompts: a fast tokenizer takes texts several times faster together than one by one."""
+    if prompts and all(isinstance(prompt, str) for prompt in prompts):
+        return list(tokenizer(text=list(prompts))["input_ids"])
+    return [render(tokenizer, prompt) for prompt in prompts]
 
 
 def sample(
@@ -74,7 +81,7 @@ def sample(
         DataError: a prompt is empty, or leaves no room for a new token in the policy's context.
         PolicyError: the policy's logits are not finite.
     """
-    rendered = [render(tokenizer, prompt) for prompt in prompts]
+    rendered = render_all(tokenizer, prompts)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     rooms = [_room(index, len(tokens), limit, decoding) for index, tokens in enumerate(rendered)]
     decode = decode_shared if can_repeat_cache(model) else decode_generate

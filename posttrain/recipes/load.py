@@ -36,7 +36,11 @@ def load_recipe(name_or_path: str, stages: Mapping[str, Stage[Any]]) -> Recipe:
     path = named.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise RecipeError(f"no recipe is called {name_or_path!r} and no file is there{nearest(name_or_path, named)}")
-    return parse_recipe(path.read_text(encoding="utf-8"), str(path), stages)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not text ({error}); a recipe is YAML in UTF-8") from None
+    return parse_recipe(text, str(path), stages)
 
 
 def parse_recipe(text: str, where: str, stages: Mapping[str, Stage[Any]]) -> Recipe:

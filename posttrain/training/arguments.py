@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
 from pathlib import Path
@@ -40,6 +41,12 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
     import torch
 
     cuda = torch.cuda.is_available()
+    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
+        # Transformers would fall back to DataParallel, which trains something else than one process per GPU does.
+        raise ConfigError(
+            f"{torch.cuda.device_count()} GPUs are visible, but this stage trains in one process; give the pod one "
+            "(schedule_gpu_count=1), or start it with accelerate launch"
+        )
     arguments: dict[str, Any] = {
         # TRL's defaults (bf16, gradient checkpointing) are a GPU's; on a CPU they only slow training down.
         "use_cpu": not cuda,

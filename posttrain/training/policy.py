@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
+from posttrain.errors import PolicyError
 from posttrain.training.settings import TrainSettings
 
 # What belongs to a policy's weights; everything else is the parent's, byte for byte.
@@ -41,15 +42,26 @@ def save_policy(model: Any, init: Artifact, out: Path) -> dict[str, str | int | 
 
     Returns:
         The new policy's fingerprint.
+
+    Raises:
+        PolicyError: a weight is NaN or infinite.
     """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    _refuse_diverged(model)
     model.save_pretrained(out)
     _keep_config(init.path, out)
     # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
     (out / "generation_config.json").unlink(missing_ok=True)
     copy_tokenizer(init.path, out)
     return inspect_policy(out)
+
+
+def _refuse_diverged(model: Any) -> None:
+    # Transformers hides a NaN loss from its log, so the weights are asked.
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise PolicyError(f"training diverged: {name} is NaN or infinite; lower learning_rate, or add warmup_steps")
 
 
 def _keep_config(source: Path, out: Path) -> None:

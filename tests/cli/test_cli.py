@@ -63,9 +63,8 @@ def test_an_unknown_recipe_names_the_nearest(mistake):
 
 def test_compile_writes_a_pipeline_with_the_changes(posttrain, tmp_path):
     output = tmp_path / "p.yaml"
-    code, out, _ = posttrain(
-        "compile", "sft-rl-distil", "-o", output, "--set", "sft_policy.epochs=9", "--set", "rl_policy.trainer_args.epsilon=0.3"
-    )  # fmt: skip
+    changes = ["--set", "sft_policy.epochs=9", "--set", "rl_policy.trainer_args.epsilon=0.3"]
+    code, out, _ = posttrain("compile", "sft-rl-distil", "-o", output, *changes)
     assert (code, str(output) in out) == (0, True)
     spec = next(yaml.safe_load_all(output.read_text()))
     inputs = spec["root"]["inputDefinitions"]["parameters"]

@@ -9,7 +9,17 @@ from posttrain.components.catalogue import load_stage
 
 from posttrain.artifacts import contracts
 from posttrain.artifacts.record import read_record
-from posttrain.errors import RETRYABLE, ConfigError, ContractError, PolicyError, ProvenanceError, StorageError
+from posttrain.artifacts.trajectories import read_trajectories
+from posttrain.errors import (
+    RETRYABLE,
+    ConfigError,
+    ContractError,
+    DataError,
+    PolicyError,
+    ProvenanceError,
+    StorageError,
+    VerifierError,
+)
 from posttrain.stage import execute
 from tests.disk import small_disk
 from tests.made import based, demo, evaluated, prepared, problem, refused, rolled_out
@@ -244,6 +254,45 @@ def test_the_same_problems_may_not_be_measured_and_trained_on(home, tmp_path, ou
     trained.ancestors = problems.family()
     assert contamination(trained, problems.digest) == {"trained.problems": "held out"}
     assert contamination(trained, "f" * 64) == {"trained.problems": "unchecked"}
+
+
+def test_before_must_have_measured_the_same_problems(home, tmp_path, out):
+    others = prepared(tmp_path / "others", [problem(n) for n in range(50, 58)])
+    before = evaluated(tmp_path / "before", home / "policy", others, [1] * 8)
+    parents = {"policy": [home / "policy"], "problems": [home / "problems"], "before": [before]}
+    mentions = ["'before' measured other problems", "measure both on the same"]
+    refused("evaluate", parents, {"max_new_tokens": 8}, out, ContractError, *mentions)
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "mentions"),
+    [
+        ({}, DataError, ["row 2 names no verifier"]),
+        ({"verifier": "exakt"}, VerifierError, ["row 2: unknown verifier 'exakt'; did you mean 'exact'?"]),
+        ({"verifier": "countdown", "reference": 5}, VerifierError, ["row 2: countdown"]),
+        ({"verifier": "exact", "reference": "9"}, DataError, ["none of 2", "min_reward=0.5; lower it"]),
+    ],
+)
+def test_verify_refuses_what_it_cannot_score_or_keep(tmp_path, out, row, error, mentions):
+    first = {"verifier": "exact", "reference": "9"}
+    rows = prepared(tmp_path / "rows", [demo(1, **first), demo(2, **row)], "trajectories")
+    refused("verify", {"trajectories": [rows]}, {"min_reward": 0.5}, out, error, *mentions)
+
+
+def test_verify_counts_the_unscorable_and_means_only_what_was_scored(tmp_path, out):
+    rows = [
+        demo(1, verifier="exact", reference="2"),
+        demo(2, verifier="exact", reference="9"),
+        demo(3, verifier="math", reference="no mathematics"),
+    ]
+    scored = prepared(tmp_path / "rows", rows, "trajectories")
+    record = execute(load_stage("verify"), {"trajectories": [scored]}, {}, out)
+    assert record.counts == {"trajectories": 3, "unscorable": 1, "kept": 3, "dropped": 0}
+    assert record.metrics == {"mean_reward": 0.5, "kept_share": 1.0}
+    assert [row["reward"] for row in read_trajectories(out)] == [1.0, 0.0, None]
+    nothing = prepared(tmp_path / "nothing", rows[2:], "trajectories")
+    unscorable = execute(load_stage("verify"), {"trajectories": [nothing]}, {}, tmp_path / "nothing_scored")
+    assert "mean_reward" not in unscorable.metrics
 
 
 @pytest.fixture

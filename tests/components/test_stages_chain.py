@@ -33,12 +33,14 @@ CONVERSATIONAL = ["llama", "gemma3_text"]
 # Enough layers that half of them, and one of each kind of attention, make a student of at most half the weights.
 DEEP = {"num_hidden_layers": 6}
 KINDS_OF_LAYERS = {"gemma3_text": {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2}}
+# Input and output embeddings shared, as their published policies have them.
+TIED = {"gemma", "gpt2"}
 POLICY_FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def deep_policy(out: Path, architecture: str, **kwargs: Any) -> Path:
     depth = {"n_layer": 6} if architecture == "gpt2" else DEEP | KINDS_OF_LAYERS.get(architecture, {})
-    return base(out, architecture, **depth, **kwargs)
+    return base(out, architecture, tie_word_embeddings=architecture in TIED, **depth, **kwargs)
 
 
 class Chain:

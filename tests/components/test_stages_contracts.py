@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.errors import ConfigError, ContractError, PosttrainError
+from posttrain.errors import ConfigError, ContractError, PolicyError, PosttrainError
 from tests.tiny import CONTEXT
 from tests.training.jobs import BRIEF, HELD_OUT, SUMS, answered, base, chat, prepared, record, run, weights
 
@@ -167,7 +167,13 @@ def test_refused(tmp_path: Path, made: dict[str, Path], case: str) -> None:
 def test_a_share_of_cut_rows_can_be_accepted(tmp_path: Path, made: dict[str, Path]) -> None:
     settings = BRIEF | {"max_length": 100, "max_truncated": 0.1}
     trained = run("sft", tmp_path / "sft", settings, init=made["init"], data=made["long_demos"])
-    assert record(trained).counts == {"rows": 17, "truncated": 1}
+    assert record(trained).counts == {"rows": 17, "truncated": 1, "unfinished": 0}
+
+
+def test_a_diverged_policy_is_not_written(tmp_path: Path, made: dict[str, Path]) -> None:
+    with pytest.raises(PolicyError, match=r"training diverged: .* lower learning_rate"):
+        run("sft", tmp_path / "sft", BRIEF | {"learning_rate": 1e38}, init=made["init"], data=made["demos"])
+    assert not (tmp_path / "sft").exists()
 
 
 def test_problems_that_were_trained_on_are_not_measured(tmp_path: Path, made: dict[str, Path]) -> None:

@@ -116,6 +116,8 @@ def test_sequence_distillation_wants_the_teachers_rows(tmp_path: Path, made: dic
     parents = {"init": made["init"], "teacher": made["teacher"]}
     taught = run("distill", tmp_path / "taught", SEQUENCE, **parents, data=made["rollouts-teacher"])
     assert trace(taught).samplers == {record(made["teacher"]).digest: 32 * len(SUMS)}
+    counts, sampled = record(taught).counts, record(made["rollouts-teacher"]).counts
+    assert counts["unfinished"] == sampled["truncated"] > 0
     for other in ("rollouts-init", "demos"):
         with pytest.raises(ProvenanceError, match="were not sampled by the teacher"):
             run("distill", tmp_path / other, SEQUENCE, **parents, data=made[other])

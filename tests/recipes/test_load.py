@@ -195,3 +195,9 @@ def test_stages_stand_after_their_parents_in_order(name):
         assert sorted(order) == sorted(turned.stages)
         for stage, spec in turned.stages.items():
             assert all(order.index(parent) < order.index(stage) for parent in [*spec.parent_names(), *spec.when])
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: not text .* a recipe is YAML in UTF-8"):
+        load_recipe(str(tmp_path / "mine.yaml"), STAGES)

@@ -12,7 +12,7 @@ from posttrain.components.rl.stage import Variant
 
 from posttrain.artifacts.digests import digest_file
 from posttrain.taxonomy import METHODS
-from tests.training.jobs import BRIEF, SUMS, answered, base, prepared, record, run, same_weights
+from tests.training.jobs import BRIEF, SUMS, answered, base, chat, prepared, record, run, same_weights
 
 # One token that is a digit or not: a reward that differs within most groups of a random policy.
 DIGITS = [{"prompt": row["prompt"], "verifier": "exact", "reference": [*"0123456789"]} for row in SUMS]
@@ -59,6 +59,20 @@ def test_supervised(tmp_path: Path) -> None:
     )
     assert (record(sft).method, record(dft).method) == ("sft", "dft")
     assert not any(same_weights(*pair) for pair in ((init, sft), (init, dft), (sft, dft)))
+
+
+@pytest.mark.parametrize("shape", ["text", "messages", "packed"])
+def test_supervised_shapes(tmp_path: Path, shape: str) -> None:
+    init = base(tmp_path / "init", "llama", chat_template=True)
+    rows = answered(SUMS)
+    if shape == "text":
+        rows = [{"text": row["prompt"] + row["completion"]} for row in rows]
+    elif shape == "messages":
+        rows = [{"messages": row["prompt"] + row["completion"]} for row in chat(rows)]
+    data = prepared(tmp_path / "data", rows, "trajectories")
+    trained = run("sft", tmp_path / "sft", BRIEF | {"packing": shape == "packed"}, init=init, data=data)
+    assert record(trained).counts["rows"] == len(SUMS)
+    assert not same_weights(init, trained)
 
 
 @pytest.mark.parametrize("divergence", ["forward", "jsd", "reverse"])

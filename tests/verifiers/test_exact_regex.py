@@ -1,4 +1,3 @@
-
 import pytest
 
 from posttrain.errors import VerifierError
