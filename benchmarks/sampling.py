@@ -30,7 +30,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
 from posttrain.generation.decoding import Decoding
-from posttrain.generation.transformers import load_policy, render, sample
+from posttrain.generation.tokenizer import render
+from posttrain.generation.transformers import load_policy, sample
 from tests.tiny import tiny_tokenizer
 
 ROWS = 512

@@ -182,27 +182,25 @@ def compare(job: str, pairs: int, seconds: float, home: Path, threads: int) -> d
         weights = {(out / "model.safetensors").read_bytes() for out in outs.values()}
         if len(weights) != 1:
             raise RuntimeError(f"{job}: the stage's weights differ from the bare script's")
-        print(f"{job} pair {number + 1}/{pairs}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
-    figures = {
-        "loop": [run["stage"].loop / run["bare"].loop for run in runs],
-        "loop, CPU": [run["stage"].loop_cpu / run["bare"].loop_cpu for run in runs],
-        "added": [outside(run["stage"]) - outside(run["bare"]) for run in runs],
-        "added, CPU": [outside_cpu(run["stage"]) - outside_cpu(run["bare"]) for run in runs],
-    }
+        seen = ", ".join(f"{name} {value:.3f}" for name, value in figures(**runs[-1]).items())
+        print(f"{job} {number + 1}/{pairs}: {seen} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
+    pairwise = [figures(**run) for run in runs]
     return {
         "job": job,
         "steps": steps,
         "runs": [{side: asdict(cost) for side, cost in run.items()} for run in runs],
-        "figures": figures,
+        "figures": {name: [pair[name] for pair in pairwise] for name in pairwise[0]},
     }
 
 
-def outside(cost: Cost) -> float:
-    return cost.total - cost.loop
-
-
-def outside_cpu(cost: Cost) -> float:
-    return cost.total_cpu - cost.loop_cpu
+def figures(bare: Cost, stage: Cost) -> dict[str, float]:
+    """What a pair says."""
+    return {
+        "loop": stage.loop / bare.loop,
+        "loop, CPU": stage.loop_cpu / bare.loop_cpu,
+        "added": (stage.total - stage.loop) - (bare.total - bare.loop),
+        "added, CPU": (stage.total_cpu - stage.loop_cpu) - (bare.total_cpu - bare.loop_cpu),
+    }
 
 
 def show(result: dict[str, Any]) -> None:

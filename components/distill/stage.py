@@ -10,7 +10,7 @@ Teacher and student must share tokenizer, chat template and EOS tokens: logits a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from posttrain.components.sft.stage import check_rows, supervised
 from pydantic import Field
@@ -99,12 +99,11 @@ def _on_policy(settings: DistillSettings, parents: Parents, out: Path, progress:
 
     from posttrain.training.arguments import trainer_config
     from posttrain.training.online import measuring, prompt_dataset, trace_of
-    from posttrain.training.policy import load_tokenizer, lora_config
     from posttrain.training.run import train, trainer_scratch
 
     init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
     with trainer_scratch() as scratch:
-        config: Any = trainer_config(
+        config = trainer_config(
             DistillationConfig,
             settings,
             scratch,
@@ -112,19 +111,16 @@ def _on_policy(settings: DistillSettings, parents: Parents, out: Path, progress:
             max_completion_length=settings.max_new_tokens,
             temperature=settings.temperature,
         )
+        teacher = str(parents.one("teacher").path)
         trainer, work = train(
-            lambda listener: measuring(DistillationTrainer)(
-                model=str(init.path),
-                teacher_model=str(parents.one("teacher").path),
-                args=config,
-                train_dataset=prompt_dataset(problems),
-                processing_class=load_tokenizer(init.path),
-                peft_config=lora_config(settings),
-                callbacks=[listener],
-            ),
+            measuring(DistillationTrainer),
+            config,
+            prompt_dataset(problems),
+            settings,
             init,
             out,
             progress,
+            teacher_model=teacher,
         )
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     work.counts = {"problems": len(problems), "rollouts": work.trace.rows}

@@ -17,23 +17,18 @@ from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.diagnosis.compare import Summary, compare, summarise
 from posttrain.errors import ContractError
-from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.decoding import Completion
 from posttrain.generation.prompts import check_prompts_fit
+from posttrain.generation.settings import SamplingSettings, sample_problems
 from posttrain.progress import Progress
-from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(SamplingSettings):
     """Decoding; change it and evaluations can no longer be compared."""
 
     samples: int = Field(default=16, gt=0, description="samples a problem, n; pass@k is estimated up to n")
-    max_new_tokens: int = Field(default=512, gt=0, description="longest completion, in tokens")
-    temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 = greedy")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus")
-    top_k: int = Field(default=0, ge=0, description="0 = all tokens")
-    batch_rows: int = Field(default=512, gt=0, description="sequences decoded together")
 
 
 PARENTS = {
@@ -92,18 +87,8 @@ def _status(family: dict[str, Record], data: str, held_out: str) -> str:
 
 def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Sample, verify, count, estimate."""
-    from posttrain.generation.transformers import load_policy, sample
-
     policy, problems = parents.one("policy"), read_problems(parents.one("problems").path)
-    model, tokenizer = load_policy(policy.path)
-    sampled = sample(
-        model,
-        tokenizer,
-        [problem.prompt for problem in problems],
-        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        batch_rows=settings.batch_rows,
-        on_progress=lambda done, total: progress.update(done, total, "sample"),
-    )
+    sampled = sample_problems(policy, problems, settings, progress)
     measured = [measure(problem, completions) for problem, completions in zip(problems, sampled, strict=True)]
     write_evaluation(measured, out)
     summary = summarise(measured, seed=settings.seed)

@@ -83,7 +83,6 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
 
     from posttrain.training.arguments import trainer_config
     from posttrain.training.online import measuring, prompt_dataset, refuse_planned_staleness, trace_of
-    from posttrain.training.policy import load_tokenizer, lora_config
     from posttrain.training.run import train, trainer_scratch
     from posttrain.training.staleness import expected_staleness
 
@@ -105,18 +104,14 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
         )
         refuse_planned_staleness(planned, settings.max_staleness, settings.accept_provenance)
         trainer, work = train(
-            lambda listener: measuring(GRPOTrainer)(
-                model=str(init.path),
-                reward_funcs=verifier_reward(problems, counts),
-                args=config,
-                train_dataset=prompt_dataset(problems),
-                processing_class=load_tokenizer(init.path),
-                peft_config=lora_config(settings),
-                callbacks=[listener],
-            ),
+            measuring(GRPOTrainer),
+            config,
+            prompt_dataset(problems),
+            settings,
             init,
             out,
             progress,
+            reward_funcs=verifier_reward(problems, counts),
         )
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     work.counts = {"problems": len(problems), **counts}

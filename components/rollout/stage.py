@@ -12,23 +12,17 @@ from pydantic import Field
 from posttrain.artifacts.problems import Problem, read_problems
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import write_trajectories
-from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.decoding import Completion
 from posttrain.generation.prompts import check_prompts_fit
+from posttrain.generation.settings import SamplingSettings, sample_problems
 from posttrain.progress import Progress
-from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 
 
-class RolloutSettings(Settings):
-    """How to sample."""
+class RolloutSettings(SamplingSettings):
+    """Decoding, and the problems to sample on."""
 
-    samples: int = Field(default=8, gt=0, description="trajectories a problem")
-    max_new_tokens: int = Field(default=512, gt=0, description="longest completion, in tokens")
-    temperature: float = Field(default=1.0, ge=0, description="sampling temperature; 0 = greedy")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus")
-    top_k: int = Field(default=0, ge=0, description="0 = all tokens")
-    batch_rows: int = Field(default=512, gt=0, description="sequences decoded together")
     slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
     limit: int = Field(default=0, ge=0, description="only the first so many problems; 0 = all")
 
@@ -51,18 +45,8 @@ def chosen(settings: RolloutSettings, parents: Parents) -> list[Problem]:
 
 def run(settings: RolloutSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Sample and write one row a trajectory."""
-    from posttrain.generation.transformers import load_policy, sample
-
     sampler, problems = parents.one("policy"), chosen(settings, parents)
-    model, tokenizer = load_policy(sampler.path)
-    sampled = sample(
-        model,
-        tokenizer,
-        [problem.prompt for problem in problems],
-        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        batch_rows=settings.batch_rows,
-        on_progress=lambda done, total: progress.update(done, total, "trajectory"),
-    )
+    sampled = sample_problems(sampler, problems, settings, progress)
     rows = [
         _row(problem, completion, sampler.digest)
         for problem, completions in zip(problems, sampled, strict=True)

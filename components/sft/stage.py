@@ -90,32 +90,19 @@ def supervised(
     """
     from trl import SFTConfig, SFTTrainer
 
+    from posttrain.generation.tokenizer import load_tokenizer
     from posttrain.training.arguments import trainer_config
-    from posttrain.training.policy import load_tokenizer, lora_config
     from posttrain.training.run import train, trainer_scratch
     from posttrain.training.truncation import count_truncated
 
     trajectories = read_trajectories(data.path)
     columns = _SHAPES[str(data.record.facts["shape"])]
     rows = [{column: row[column] for column in columns} for row in trajectories]
-    tokenizer = load_tokenizer(init.path)
     with trainer_scratch() as scratch:
         config = trainer_config(SFTConfig, settings, scratch, **owned)
         context = int(init.record.facts.get("context", 0))
-        truncated = count_truncated(rows, tokenizer, config.max_length, context, max_truncated)
-        _, work = train(
-            lambda listener: SFTTrainer(
-                model=str(init.path),
-                args=config,
-                train_dataset=to_dataset(rows, columns),
-                processing_class=tokenizer,
-                peft_config=lora_config(settings),
-                callbacks=[listener],
-            ),
-            init,
-            out,
-            progress,
-        )
+        truncated = count_truncated(rows, load_tokenizer(init.path), config.max_length, context, max_truncated)
+        _, work = train(SFTTrainer, config, to_dataset(rows, columns), settings, init, out, progress)
     work.trace = provenance.offline((row.get("sampler") for row in trajectories), init.digest)
     # TRL ends every completion with EOS, also one that its sampler never ended.
     unfinished = sum(row.get("finish") == "length" for row in trajectories)

@@ -8,6 +8,7 @@ from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import prompts_fit
 from posttrain.artifacts.problems import Problem
 from posttrain.errors import ContractError
+from posttrain.generation.tokenizer import load_tokenizer, render_all
 
 
 def check_prompts_fit(policy: Artifact, problems: Sequence[Problem], new_tokens: int) -> None:
@@ -22,9 +23,6 @@ def check_prompts_fit(policy: Artifact, problems: Sequence[Problem], new_tokens:
             f"problem {conversational.id!r} is conversational, but the policy has no chat template; add "
             "chat_template.jinja to the model, or give prompts as text"
         )
-    from posttrain.generation.transformers import render_all
-    from posttrain.training.policy import load_tokenizer
-
     tokenizer = load_tokenizer(policy.path)
     lengths = [len(tokens) for tokens in render_all(tokenizer, [problem.prompt for problem in problems])]
     prompts_fit(problems, lengths, new_tokens, int(policy.record.facts.get("context", 0)), policy.path)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.artifacts.problems import Prompt
@@ -16,6 +16,7 @@ from posttrain.errors import DataError, PolicyError
 from posttrain.generation.batch import Batch
 from posttrain.generation.decode import can_repeat_cache, decode_generate, decode_shared
 from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.tokenizer import load_tokenizer, render_all
 
 
 def load_policy(
@@ -34,30 +35,7 @@ def load_policy(
         trust_remote_code=False,
         use_safetensors=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model.to(place).eval(), tokenizer
-
-
-def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """A prompt's token ids, as TRL's trainers make them: text as it is, messages through the chat template."""
-    if isinstance(prompt, str):
-        return list(tokenizer(text=prompt)["input_ids"])
-    if tokenizer.chat_template is None:
-        raise DataError(
-            "the prompt is a list of messages, but the policy's tokenizer has no chat template; "
-            "write the prompt as text, or save a chat_template.jinja with the policy"
-        )
-    chat = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-    return list(chat["input_ids"])
-
-
-def render_all(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """As `render`, for many prompts: a fast tokenizer takes texts several times faster together than one by one."""
-    if prompts and all(isinstance(prompt, str) for prompt in prompts):
-        return list(tokenizer(text=list(prompts))["input_ids"])
-    return [render(tokenizer, prompt) for prompt in prompts]
+    return model.to(place).eval(), load_tokenizer(Path(directory))
 
 
 def sample(

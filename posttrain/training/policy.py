@@ -16,16 +16,6 @@ from posttrain.training.settings import TrainSettings
 _WRITTEN = ("config.json", "model.safetensors.index.json", "posttrain.json")
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """The policy's tokenizer, padding on the left as generation needs it, with a pad token."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left", truncation_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def lora_config(settings: TrainSettings) -> Any:
     """A PEFT config over every linear layer (2106.09685), or None when all weights are trained."""
     if not settings.lora_rank:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
+from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.progress import Progress
 from posttrain.stage import Work
-from posttrain.training.policy import save_policy
+from posttrain.training.policy import lora_config, save_policy
+from posttrain.training.settings import TrainSettings
 
 
 @contextmanager
@@ -21,11 +23,23 @@ def trainer_scratch() -> Iterator[Path]:
         yield Path(directory)
 
 
-def train(make: Callable[[Any], Any], init: Artifact, out: Path, progress: Progress) -> tuple[Any, Work]:
-    """Build a trainer, train, and write the policy.
+def train(
+    trainer_class: Any,
+    config: Any,
+    dataset: Any,
+    settings: TrainSettings,
+    init: Artifact,
+    out: Path,
+    progress: Progress,
+    **more: Any,
+) -> tuple[Any, Work]:
+    """Build a TRL trainer, train from `init`, and write the policy.
 
     Args:
-        make: builds the trainer around the callback that it is given.
+        trainer_class: a TRL trainer, for example `trl.SFTTrainer`.
+        config: its config.
+        dataset: a `datasets.Dataset` in a shape that the trainer takes.
+        more: the trainer's own arguments, as `reward_funcs` or `teacher_model`.
 
     Returns:
         The trainer, and the work with the policy's fingerprint, its curves and its last metrics.
@@ -36,7 +50,16 @@ def train(make: Callable[[Any], Any], init: Artifact, out: Path, progress: Progr
     from posttrain.training.callbacks import Listener
 
     listener = Listener(progress)
-    trainer = make(listener)
+    # The path, not the model: TRL reloads a reference policy from it.
+    trainer = trainer_class(
+        model=str(init.path),
+        args=config,
+        train_dataset=dataset,
+        processing_class=load_tokenizer(init.path),
+        peft_config=lora_config(settings),
+        callbacks=[listener],
+        **more,
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     facts = save_policy(trainer.accelerator.unwrap_model(trainer.model), init, out)

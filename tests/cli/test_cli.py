@@ -12,6 +12,8 @@ from posttrain.errors import StorageError
 from posttrain.recipes.load import named_recipes
 from tests.made import demo, prepared, problem
 
+pytestmark = pytest.mark.xdist_group("kfp")
+
 
 @pytest.fixture
 def posttrain(capsys, monkeypatch):

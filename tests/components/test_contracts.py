@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from posttrain.components.catalogue import load_stage
+from posttrain.components.evaluate.stage import contamination
 
-from posttrain.artifacts import contracts
-from posttrain.artifacts.record import read_record
+from posttrain.artifacts import contracts, provenance
+from posttrain.artifacts.record import ParentRef, read_record
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import (
     RETRYABLE,
@@ -20,7 +22,7 @@ from posttrain.errors import (
     StorageError,
     VerifierError,
 )
-from posttrain.stage import execute
+from posttrain.stage import Work, execute, open_parents
 from tests.disk import small_disk
 from tests.made import based, demo, evaluated, prepared, problem, refused, rolled_out
 from tests.tiny import CONTEXT, tiny_policy
@@ -107,8 +109,6 @@ def test_the_last_token_of_the_context_may_be_used(home, tmp_path):
     long = prepared(tmp_path / "long", [problem(2, prompt="1" * 100)])
     stage = load_stage("evaluate")
     parents = {"policy": [home / "policy"], "problems": [long]}
-    from posttrain.stage import open_parents
-
     stage.check(stage.settings(max_new_tokens=28), open_parents(stage, parents))
 
 
@@ -140,8 +140,6 @@ def test_distill_refuses_texts_that_mean_something_else_unless_accepted_by_name(
     settings = {"max_new_tokens": 8, "accept_differences": [other]}
     refused("distill", parents, settings, out, ContractError, *mentions)
     stage = load_stage("distill")
-    from posttrain.stage import open_parents
-
     stage.check(stage.settings(max_new_tokens=8, accept_differences=[fact]), open_parents(stage, parents))
 
 
@@ -240,13 +238,24 @@ def test_rl_that_must_end_up_stale_is_refused_before_it_starts(home, out):
     refused("rl", parents, settings, out, ConfigError, "up to 3 optimizer steps", "max_staleness=0", "=mixed")
 
 
+def test_a_stage_that_turned_out_staler_than_promised_leaves_nothing_unless_accepted(home, out):
+    def run(settings, parents, directory, progress):
+        return Work(trace=provenance.online({0: 3, 1: 1}, parents.one("init").digest, 0))
+
+    stage = replace(load_stage("rl"), run=run, check=lambda settings, parents: None)
+    parents = {"init": [home / "policy"], "problems": [home / "problems"]}
+    with pytest.raises(ProvenanceError, match=r"grpo promises on-policy .* 25\.0% of 4 rows make it mixed"):
+        execute(stage, parents, {}, out)
+    assert list(out.parent.iterdir()) == []
+    record = execute(stage, parents, {"accept_provenance": "mixed"}, out)
+    assert (record.trace.provenance, record.trace.on_policy_fraction) == ("mixed", 0.75)
+
+
 def test_the_same_problems_may_not_be_measured_and_trained_on(home, tmp_path, out):
     record = read_record(home / "policy")
     trained = record.model_copy(update={"name": "trained"})
-    from posttrain.components.evaluate.stage import contamination
 
     from posttrain.artifacts import provenance
-    from posttrain.artifacts.record import ParentRef
 
     problems = read_record(home / "problems")
     trained.trace = provenance.online({0: 1}, record.digest, 0)

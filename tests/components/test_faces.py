@@ -12,6 +12,8 @@ from posttrain.pipelines.compiler import load_component
 
 from posttrain.taxonomy import Kind
 
+pytestmark = pytest.mark.xdist_group("kfp")
+
 KFP_TYPES = {
     bool: "BOOLEAN",  # before int, of which it is a subclass
     int: "NUMBER_INTEGER",

@@ -19,7 +19,8 @@ from posttrain.errors import DataError, PolicyError
 from posttrain.generation import transformers as engine
 from posttrain.generation.decode import can_repeat_cache
 from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.transformers import load_policy, render, sample
+from posttrain.generation.tokenizer import render
+from posttrain.generation.transformers import load_policy, sample
 from tests.tiny import ARCHITECTURES, CONTEXT, tiny_policy
 
 Policy = tuple[Any, Any]

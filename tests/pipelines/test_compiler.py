@@ -1,5 +1,6 @@
 """The compiled pipelines: complete defaults, scheduling on every executor, wiring, and the golden one."""
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, read_scheduling
 from posttrain import __version__
 from posttrain.errors import ConfigError
 from posttrain.recipes.load import load_recipe, named_recipes, parse_recipe
+
+pytestmark = pytest.mark.xdist_group("kfp")
 
 GOLDEN = Path(__file__).parent / "golden"
 STAGES = load_stages()
@@ -113,7 +116,7 @@ def test_settings_inputs_and_roles_reach_their_tasks(compiled):
 def test_parents_are_wired_as_the_recipe_says(compiled):
     for name, spec in compiled.recipe.stages.items():
         task, _ = compiled.tasks[name]
-        artifacts = task["inputs"].get("artifacts", {})
+        artifacts = dict(task["inputs"].get("artifacts", {}))
         for role, given in spec.parents.items():
             many = compiled.stage(name).parents[role].most > 1
             for number, parent in enumerate([given] if isinstance(given, str) else given, start=1):
@@ -282,4 +285,6 @@ def test_the_pipeline_is_the_golden_one(compiled):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(structure(compiled), encoding="utf-8")
     assert golden.is_file(), "no golden pipeline: make goldens"
-    assert yaml.safe_load(structure(compiled)) == yaml.safe_load(golden.read_text(encoding="utf-8"))
+    made, wanted = structure(compiled), golden.read_text(encoding="utf-8")
+    changed = difflib.unified_diff(wanted.splitlines(), made.splitlines(), "golden", "compiled", n=2, lineterm="")
+    assert yaml.safe_load(made) == yaml.safe_load(wanted), "\n".join(["make goldens", *list(changed)[:60]])

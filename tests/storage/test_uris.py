@@ -14,7 +14,7 @@ from tests.s3 import BUCKET, SECRET, s3, s3_server
 __all__ = ["s3", "s3_server"]
 pytestmark = pytest.mark.xdist_group("s3")
 
-FILES = {"config.json": b"{}", "deep/model.safetensors": b"\x00" * 5000, RECORD_FILE: b"record", "a.txt": b"a"}
+FILES = {"config.json": b"{}", "deep/model.safetensors": b"\x00" * 5000, RECORD_FILE: b"record", "z.txt": b"z"}
 
 
 @pytest.fixture
