@@ -86,8 +86,12 @@ def _binary() -> str | None:
     found = shutil.which("versitygw") or shutil.which("versitygw", path=os.pathsep.join(places))
     if found or not go:
         return found
-    build = subprocess.run([go, "install", _MODULE], env={**os.environ, "GOBIN": str(_CACHE)}, capture_output=True)
-    return str(_CACHE / "versitygw") if build.returncode == 0 else None
+    command, environment = [go, "install", _MODULE], {**os.environ, "GOBIN": str(_CACHE)}
+    try:
+        subprocess.run(command, env=environment, capture_output=True, check=True, timeout=400)
+    except subprocess.SubprocessError:
+        return None
+    return str(_CACHE / "versitygw")
 
 
 def _versitygw(home: Path) -> Any:

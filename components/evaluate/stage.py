@@ -80,7 +80,8 @@ def _status(family: dict[str, Record], data: str, held_out: str) -> str:
     if record.facts.get("held_out") == held_out:
         return "checked"
     # Rollouts and scored trajectories are as clean as the problems they answer.
-    sources = [ref.digest for ref in record.parents if ref.kind in (Kind.PROBLEMS, Kind.TRAJECTORIES)]
+    kinds = (Kind.PROBLEMS, Kind.TRAJECTORIES)
+    sources = [ref.digest for ref in record.parents if ref.kind in kinds and ref.role != "held_out"]
     statuses = {_status(family, source, held_out) for source in sources}
     return "held out" if "held out" in statuses else "checked" if statuses == {"checked"} else "unchecked"
 

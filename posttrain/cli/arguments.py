@@ -72,7 +72,11 @@ def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:
         stage, _, setting = path.partition(".")
         if not equals or not setting:
             raise ConfigError(f"--set {change!r}: write STAGE.SETTING=VALUE, as sft_policy.epochs=2")
-        _nest(asked.setdefault(stage, {}), setting.split("."), yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {change!r}: the value is not YAML ({' '.join(str(error).split())})") from None
+        _nest(asked.setdefault(stage, {}), setting.split("."), value)
     rooms = {spec.use for spec in recipe.stages.values()}
     for stage in asked:
         if stage not in recipe.stages and stage not in rooms:

@@ -108,6 +108,9 @@ def main() -> None:
     except PosttrainError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # an output that cannot be written, as a folder that does not exist
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def compile_to(name: str, output: Path, scheduling: Path | None, settings: Path 
     from posttrain.pipelines.compiler import compile_recipe
     from posttrain.pipelines.scheduling import read_scheduling
 
+    if output.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"-o {output}: a pipeline is YAML; name it *.yaml")
     recipe = _recipe(name, settings, changes)
     compile_recipe(recipe, output, read_scheduling(scheduling))
     print(f"{output}: {recipe.title}, {len(recipe.stages)} stages")

@@ -108,6 +108,8 @@ def _stage_complaints(name: str, spec: StageSpec, recipe: Recipe, stages: Mappin
         for role, need in stage.parents.items()
         if need.required and role not in spec.parents
     ]
+    if len(spec.when) > 1:
+        complaints.append(f"{where}.when: {len(spec.when)} gates; a stage waits for one")
     for gate, verdict in spec.when.items():
         if gate not in recipe.stages or recipe.stages[gate].use != "gate":
             complaints.append(f"{where}.when: {gate!r} is not a gate of this recipe")
