@@ -90,7 +90,8 @@ class Work:
 class Stage(Generic[AnySettings]):
     """A stage's declaration; each room has one, named STAGE.
 
-    `check` raises before anything expensive; `run` writes the artifact's content into the directory it is given.
+    `check_settings` raises what settings alone show to be wrong, so a recipe is refused when it is compiled; `check`
+    what the parents show, before anything expensive; `run` writes the artifact's content into its directory.
     `image` is the image it needs: "control" (no torch) or "train".
     """
 
@@ -100,6 +101,7 @@ class Stage(Generic[AnySettings]):
     parents: Mapping[str, ParentSpec]
     settings: type[AnySettings]
     run: Callable[[AnySettings, Parents, Path, Progress], Work]
+    check_settings: Callable[[AnySettings], None] = lambda settings: None
     check: Callable[[AnySettings, Parents], None] = lambda settings, parents: None
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
@@ -134,6 +136,7 @@ def execute(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     chosen = parse_settings(stage.settings, settings, stage.name)
+    stage.check_settings(chosen)
     opened = open_parents(stage, parents)
     enough_room(out, stage.size(opened))
     stage.check(chosen, opened)

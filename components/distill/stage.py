@@ -24,11 +24,14 @@ from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.training.arguments import check_trainer_args
 from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
 # Interpolation β of the divergence (2306.13649): 0 is the forward KL(teacher ‖ student), 1 the reverse.
 _BETA = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}
+
+_CONFIG = {"on_policy_distillation": "DistillationConfig", "sequence_distillation": "SFTConfig"}
 
 
 class DistillSettings(TrainSettings):
@@ -134,6 +137,7 @@ STAGE = Stage(
     parents=PARENTS,
     settings=DistillSettings,
     run=run,
+    check_settings=lambda settings: check_trainer_args(_CONFIG[settings.method], settings),
     check=check,
     method=lambda settings: settings.method,
     size=lambda parents: 2 * size_of(parents.one("init")),

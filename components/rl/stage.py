@@ -28,6 +28,7 @@ from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.training.arguments import check_trainer_args
 from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
@@ -64,16 +65,21 @@ PARENTS = {
 }
 
 
-def check(settings: RLSettings, parents: Parents) -> None:
-    """Prompts must fit and groups must fill batches."""
-    init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
+def check_settings(settings: RLSettings) -> None:
+    """A step must sample whole groups, and TRL must know its arguments."""
     rollouts = settings.batch_size * settings.accumulation
     if rollouts % settings.group_size:
         raise ConfigError(
             f"rl: batch_size × accumulation = {rollouts} is not a multiple of group_size={settings.group_size}; "
             "a step samples whole groups"
         )
-    enough_prompts(len(problems), rollouts // settings.group_size)
+    check_trainer_args("GRPOConfig", settings)
+
+
+def check(settings: RLSettings, parents: Parents) -> None:
+    """Prompts must fit, and there must be enough of them for a step."""
+    init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
+    enough_prompts(len(problems), settings.batch_size * settings.accumulation // settings.group_size)
     check_prompts_fit(init, problems, settings.max_new_tokens)
 
 
@@ -146,6 +152,7 @@ STAGE = Stage(
     parents=PARENTS,
     settings=RLSettings,
     run=run,
+    check_settings=check_settings,
     check=check,
     method=lambda settings: settings.method,
     size=lambda parents: 2 * size_of(parents.one("init")),

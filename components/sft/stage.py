@@ -23,6 +23,7 @@ from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.training.arguments import check_trainer_args
 from posttrain.training.settings import TrainSettings
 
 _SHAPES = {"prompt-completion": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
@@ -124,6 +125,7 @@ STAGE = Stage(
     parents=PARENTS,
     settings=SFTSettings,
     run=run,
+    check_settings=lambda settings: check_trainer_args("SFTConfig", settings),
     check=check,
     method=lambda settings: settings.method,
     size=lambda parents: 2 * size_of(parents.one("init")),

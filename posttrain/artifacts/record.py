@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from posttrain.artifacts.digests import RECORD_FILE, content_files, digest_file
+from posttrain.artifacts.digests import RECORD_FILE, content_files, digest_files
 from posttrain.artifacts.provenance import Trace
 from posttrain.errors import DataError
 from posttrain.taxonomy import Interface, Kind, Role
@@ -130,5 +130,10 @@ def _compare(directory: Path, record: Record, *, verify: bool) -> None:
         size = found[name].stat().st_size
         if size != entry.size:
             raise DataError(f"{found[name]}: {size} bytes instead of {entry.size}; fetch the artifact again")
-        if verify and digest_file(found[name]) != entry.sha256:
+    if not verify:
+        return
+    for (name, entry), digest in zip(
+        record.files.items(), digest_files([found[name] for name in record.files]), strict=True
+    ):
+        if digest != entry.sha256:
             raise DataError(f"{found[name]}: content differs from its recorded SHA-256; fetch the artifact again")

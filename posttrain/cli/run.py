@@ -61,8 +61,10 @@ def run_recipe(name: str, arguments: list[str], out: str, settings: Path | None,
     compile_recipe(recipe, run / "pipeline.yaml", Scheduling(retries=0))
     (run / "arguments.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
     watcher = Watcher(in_order(recipe), run / "events.jsonl")
+    started = time.monotonic()
     code = _run_child(run, watcher)
     _finish(run, watcher, code)
+    print(f"{len(watcher.seconds)} stages in {time.monotonic() - started:.0f} s")
 
 
 def _new_run(runs: Path, recipe: Recipe) -> Path:

@@ -21,8 +21,11 @@ def build_world(name: str, out: Path, seed: int) -> None:
     """
     if name not in WORLDS:
         raise ConfigError(f"no world is called {name!r}{nearest(name, WORLDS)}")
+    from transformers.utils import logging
+
     from posttrain.worlds.countdown import build
 
+    logging.disable_progress_bar()
     with whole_or_nothing(out) as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
         task = bars.add_task("pre-training the base", total=None)
         build(scratch, seed=seed, progress=lambda done, total: bars.update(task, completed=done, total=total))

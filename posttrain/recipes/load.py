@@ -154,8 +154,10 @@ def _settings_complaints(where: str, spec: StageSpec, recipe: Recipe, stage: Sta
     ]
     try:
         settings = parse_settings(stage.settings, spec.checkable(), f"{where}.with")
+        stage.check_settings(settings)
     except PosttrainError as error:
-        return [*complaints, str(error)]
+        text = str(error)
+        return [*complaints, text if text.startswith(where) else f"{where}: {text}"]
     promised = METHODS[stage.method_of(settings)].provenance
     if spec.provenance and promised != spec.provenance:
         complaints.append(f"{where}.provenance: {spec.provenance}, but {stage.method_of(settings)} is {promised}")

@@ -21,6 +21,12 @@ from posttrain.report.page import Block, Section, Table, Verdict
 from posttrain.taxonomy import METHODS, Kind
 
 
+def _policy(evaluation: Record) -> Record:
+    policy = evaluation.parent("policy")
+    assert policy is not None, "evaluate requires a policy"
+    return policy
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """A policy that was measured."""
@@ -32,9 +38,7 @@ class Evaluated:
     @property
     def policy(self) -> Record:
         """The policy's record."""
-        policy = self.record.parent("policy")
-        assert policy is not None, "evaluate requires a policy"
-        return policy
+        return _policy(self.record)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Run:
         found = [Artifact(path, read_record(path, verify=False)) for path in paths if has_record(path)]
         found.sort(key=lambda artifact: artifact.record.started)
         evaluations = [artifact for artifact in found if artifact.record.kind is Kind.EVALUATION]
+        # In the order of the policies: a runner may measure the base last.
+        evaluations.sort(key=lambda artifact: _policy(artifact.record).started)
         decisions = [artifact for artifact in found if artifact.record.kind is Kind.DECISION]
         registrations = [artifact.record for artifact in found if artifact.record.kind is Kind.REGISTRATION]
         return cls.of(evaluations, decisions[-1] if decisions else None, registrations)

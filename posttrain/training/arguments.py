@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import types
 import typing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,19 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
         raise ConfigError(f"{config.__name__}: {str(error).splitlines()[0]}") from error
 
 
+def check_trainer_args(config: str, settings: TrainSettings) -> None:
+    """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
+
+    Args:
+        config: the name of a TRL config class.
+
+    Raises:
+        ConfigError: an argument is unknown, or belongs to a setting.
+    """
+    if settings.trainer_args and importlib.util.find_spec("trl"):
+        _checked(getattr(import_module("trl"), config), settings.trainer_args, set())
+
+
 def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:
     hints = typing.get_type_hints(config)
     names = {field.name for field in dataclasses.fields(config)}
@@ -88,6 +103,8 @@ def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, 
 def _restore_int(value: Any, hint: Any) -> Any:
     """KFP's JSON makes every number a double; TRL's integers want to be integers again."""
     kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else {hint}
+    if isinstance(value, dict):  # an untyped dict, as generation_kwargs: 2.0 was 2 when somebody wrote it
+        return {key: _restore_int(inner, int) for key, inner in value.items()}
     if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
         return int(value)
     return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
+from posttrain.errors import ConfigError
 from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.progress import Progress
 from posttrain.stage import Work
@@ -43,6 +44,9 @@ def train(
 
     Returns:
         The trainer, and the work with the policy's fingerprint, its curves and its last metrics.
+
+    Raises:
+        ConfigError: the trainer refuses its arguments.
     """
     quiet()
     from transformers import PrinterCallback
@@ -51,15 +55,18 @@ def train(
 
     listener = Listener(progress)
     # The path, not the model: TRL reloads a reference policy from it.
-    trainer = trainer_class(
-        model=str(init.path),
-        args=config,
-        train_dataset=dataset,
-        processing_class=load_tokenizer(init.path),
-        peft_config=lora_config(settings),
-        callbacks=[listener],
-        **more,
-    )
+    try:
+        trainer = trainer_class(
+            model=str(init.path),
+            args=config,
+            train_dataset=dataset,
+            processing_class=load_tokenizer(init.path),
+            peft_config=lora_config(settings),
+            callbacks=[listener],
+            **more,
+        )
+    except ValueError as error:  # how TRL refuses arguments that do not go together
+        raise ConfigError(f"{trainer_class.__name__}: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     facts = save_policy(trainer.accelerator.unwrap_model(trainer.model), init, out)
