@@ -194,7 +194,8 @@ def _record(
         role=settings.role or method.role,
         trace=work.trace,
         parents=[
-            ParentRef(role=role, kind=parent.record.kind, digest=parent.digest) for role, parent in parents.items()
+            ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
+            for role, parent in parents.items()
         ],
         parameters=settings.model_dump(mode="json", exclude={"name", "role"}),
         facts=work.facts,
@@ -204,7 +205,7 @@ def _record(
         environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
         seconds=seconds,
-        ancestors={d: r for _, parent in parents.items() for d, r in parent.record.family().items()},
+        ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 
 

@@ -69,19 +69,18 @@ def contamination(policy: Record, held_out: str) -> dict[str, str]:
             continue
         for ref in record.parents:
             if ref.kind in (Kind.PROBLEMS, Kind.TRAJECTORIES):
-                status[f"{record.name}.{ref.role}"] = _status(family, ref.digest, held_out)
+                status[f"{record.name}.{ref.role}"] = _status(family, family[ref.id], held_out)
     return status
 
 
-def _status(family: dict[str, Record], data: str, held_out: str) -> str:
-    if data == held_out:
+def _status(family: dict[str, Record], record: Record, held_out: str) -> str:
+    if record.digest == held_out:
         return "held out"
-    record = family[data]
     if record.facts.get("held_out") == held_out:
         return "checked"
     # Rollouts and scored trajectories are as clean as the problems they answer.
     kinds = (Kind.PROBLEMS, Kind.TRAJECTORIES)
-    sources = [ref.digest for ref in record.parents if ref.kind in kinds and ref.role != "held_out"]
+    sources = [family[ref.id] for ref in record.parents if ref.kind in kinds and ref.role != "held_out"]
     statuses = {_status(family, source, held_out) for source in sources}
     return "held out" if "held out" in statuses else "checked" if statuses == {"checked"} else "unchecked"
 

@@ -26,6 +26,7 @@ def encode(record: Record) -> dict[str, str]:
         "name": record.name,
         "method": record.method,
         "digest": record.digest,
+        "id": record.id,
         "interface": record.interface,
         "role": record.role,
         "provenance": trace.provenance if trace else None,

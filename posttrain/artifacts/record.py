@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from posttrain.artifacts.digests import RECORD_FILE, content_files, digest_files
+from posttrain.artifacts.digests import RECORD_FILE, content_files, digest_files, digest_value
 from posttrain.artifacts.provenance import Trace
 from posttrain.errors import DataError
 from posttrain.taxonomy import Interface, Kind, Role
@@ -28,12 +28,13 @@ class FileEntry(BaseModel):
 
 
 class ParentRef(BaseModel):
-    """A parent by its role in the stage (`init`, `teacher`, `data` …) and its digest."""
+    """A parent by its role in the stage (`init`, `teacher`, `data` …): which record, and which content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: str
     kind: Kind
+    id: str
     digest: str
 
 
@@ -48,7 +49,7 @@ class Environment(BaseModel):
 
 
 class Record(BaseModel):
-    """Everything an artifact says about itself. `ancestors`: digest → that artifact's record, itself without any."""
+    """Everything an artifact says about itself. `ancestors`: id → that artifact's record, itself without any."""
 
     # A metric that nothing could be measured for is NaN; written as null, it would make the record unreadable.
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
@@ -74,13 +75,23 @@ class Record(BaseModel):
     seconds: float
     ancestors: dict[str, Record] = Field(default_factory=dict)
 
+    @property
+    def id(self) -> str:
+        """Names this artifact as made: its content, by this stage, with these parameters, from these parents.
+
+        The digest alone would not do: a stage that changes nothing (RL without a single gradient) makes its parent's
+        content again, and must not be taken for its own ancestor.
+        """
+        parents = [[ref.role, ref.id] for ref in self.parents]
+        return digest_value([self.digest, self.stage, self.method, self.name, self.parameters, parents])
+
     def family(self) -> dict[str, Record]:
-        """This record and its ancestors by digest, each without ancestors of its own."""
-        return {**self.ancestors, self.digest: self.model_copy(update={"ancestors": {}})}
+        """This record and its ancestors by id, each without ancestors of its own."""
+        return {**self.ancestors, self.id: self.model_copy(update={"ancestors": {}})}
 
     def parent(self, role: str) -> Record | None:
         """The record of the first parent in that role, if there is one."""
-        return next((self.ancestors[ref.digest] for ref in self.parents if ref.role == role), None)
+        return next((self.ancestors[ref.id] for ref in self.parents if ref.role == role), None)
 
     def write(self, directory: Path) -> None:
         """Write the record into the artifact. Call it last: its presence says that the artifact is whole."""

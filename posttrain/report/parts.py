@@ -42,7 +42,7 @@ def made_from(record: Record) -> Section:
         if trace.staleness:
             pairs.append(("staleness (steps: rows)", ", ".join(f"{s}: {n}" for s, n in trace.staleness.items())))
     parents = [
-        (f"{ref.role} ({ref.kind})", f"{record.ancestors[ref.digest].name} · {ref.digest}") for ref in record.parents
+        (f"{ref.role} ({ref.kind})", f"{record.ancestors[ref.id].name} · {ref.digest}") for ref in record.parents
     ]
     pairs += [*parents, ("seconds", round(record.seconds, 1))]
     return Section("Made from", [Facts(pairs)])
@@ -74,22 +74,15 @@ def curves(record: Record, most: int = len(_CURVES)) -> list[Block]:
 
 def lineage(records: Iterable[Record], title: str = "Lineage") -> Graph:
     """Which artifact came from which. Evaluations, decisions and pages are left out: they lead nowhere."""
-    shown = {r.digest: r for r in records if r.kind in (Kind.POLICY, Kind.PROBLEMS, Kind.TRAJECTORIES)}
-    nodes = [
-        Node(r.digest, r.name, _sublabel(r), "good" if r.kind is Kind.POLICY else "neutral") for r in shown.values()
-    ]
-    edges = [
-        (ref.digest, record.digest, ref.role)
-        for record in shown.values()
-        for ref in _distinct(record)
-        if ref.digest in shown and ref.digest != record.digest
-    ]
+    shown = {r.id: r for r in records if r.kind in (Kind.POLICY, Kind.PROBLEMS, Kind.TRAJECTORIES)}
+    nodes = [Node(r.id, r.name, _sublabel(r), "good" if r.kind is Kind.POLICY else "neutral") for r in shown.values()]
+    edges = [(ref.id, record.id, ref.role) for record in shown.values() for ref in _distinct(record) if ref.id in shown]
     return Graph(title, nodes, edges)
 
 
 def _distinct(record: Record) -> list[ParentRef]:
     """One edge between two artifacts, whatever the number of roles."""
-    return list({ref.digest: ref for ref in reversed(record.parents)}.values())
+    return list({ref.id: ref for ref in reversed(record.parents)}.values())
 
 
 def _sublabel(record: Record) -> str:

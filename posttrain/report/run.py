@@ -102,8 +102,8 @@ def _evaluated(artifact: Artifact) -> Evaluated:
 
 
 def _stage_row(record: Record, evaluated: Sequence[Evaluated], family: dict[str, Record]) -> StageRow:
-    by_policy = {entry.policy.digest: entry for entry in evaluated}
-    after, before = by_policy.get(record.digest), _measured_ancestor(record, by_policy, family)
+    by_policy = {entry.policy.id: entry for entry in evaluated}
+    after, before = by_policy.get(record.id), _measured_ancestor(record, by_policy, family)
     if after is None or before is None:
         return StageRow(record)
     comparison = compare(before.measured, after.measured)
@@ -115,7 +115,7 @@ def _measured_ancestor(record: Record, by_policy: dict[str, Evaluated], family: 
     for role in ("teacher", "init"):
         for ref in record.parents:
             if ref.role == role:
-                return by_policy.get(ref.digest) or _measured_ancestor(family[ref.digest], by_policy, family)
+                return by_policy.get(ref.id) or _measured_ancestor(family[ref.id], by_policy, family)
     return None
 
 

@@ -44,7 +44,9 @@ def records(ancestors: int = 1) -> st.SearchStrategy[Record]:
         interface=st.none() | st.sampled_from(Interface),
         role=st.none() | st.sampled_from(Role),
         trace=st.none() | TRACE,
-        parents=st.lists(st.builds(ParentRef, role=TEXT, kind=st.sampled_from(Kind), digest=DIGEST), max_size=3),
+        parents=st.lists(
+            st.builds(ParentRef, role=TEXT, kind=st.sampled_from(Kind), id=DIGEST, digest=DIGEST), max_size=3
+        ),
         parameters=st.dictionaries(TEXT, st.booleans() | TEXT | st.lists(st.integers(0, 3)), max_size=2),
         facts=st.dictionaries(TEXT, TEXT | NUMBER, max_size=4),
         metrics=st.dictionaries(TEXT, st.floats(), max_size=2),

@@ -74,12 +74,12 @@ def test_ancestors_are_flat_and_answer_by_role(tmp_path):
     youngest = read_record(made[-1])
     oldest = read_record(made[0])
     assert [ref.digest for ref in youngest.parents] == [read_record(path).digest for path in made[1:3]]
-    assert youngest.ancestors.keys() == {read_record(path).digest for path in made[:3]}
+    assert youngest.ancestors.keys() == {read_record(path).id for path in made[:3]}
     assert all(ancestor.ancestors == {} for ancestor in youngest.ancestors.values())
-    assert youngest.family().keys() == {*youngest.ancestors, youngest.digest}
+    assert youngest.family().keys() == {*youngest.ancestors, youngest.id}
     assert youngest.parent("data").name == "stage1"
     assert youngest.parent("init") is None
-    assert youngest.family()[oldest.digest] == oldest
+    assert youngest.family()[oldest.id] == oldest
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,14 @@ def test_parents_keep_the_declared_order(made):
     assert parents.one("data") is opened
     assert parents.all("data") == [opened, opened]
     assert [role for role, _ in parents.items()] == ["data", "data"]
+
+
+def test_a_stage_that_changed_nothing_is_not_its_own_ancestor(tmp_path):
+    spec = {"data": ParentSpec(Kind.TRAJECTORIES, required=False)}
+    stage = writes({"rows": b"the same"}, spec)
+    execute(stage, {}, {}, tmp_path / "first")
+    execute(stage, {"data": [tmp_path / "first"]}, {}, tmp_path / "second")
+    parent, child = read_record(tmp_path / "first"), read_record(tmp_path / "second")
+    assert child.digest == parent.digest
+    assert child.family().keys() == {parent.id, child.id}
+    assert child.parent("data") == parent

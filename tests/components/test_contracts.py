@@ -259,7 +259,7 @@ def test_the_same_problems_may_not_be_measured_and_trained_on(home, tmp_path, ou
 
     problems = read_record(home / "problems")
     trained.trace = provenance.online({0: 1}, record.digest, 0)
-    trained.parents = [ParentRef(role="problems", kind=problems.kind, digest=problems.digest)]
+    trained.parents = [ParentRef(role="problems", kind=problems.kind, id=problems.id, digest=problems.digest)]
     trained.ancestors = problems.family()
     assert contamination(trained, problems.digest) == {"trained.problems": "held out"}
     assert contamination(trained, "f" * 64) == {"trained.problems": "unchecked"}

@@ -111,7 +111,7 @@ class Chain:
             points = [value for curve in made.curves.values() for point in curve for value in point]
             assert all(map(math.isfinite, [*points, *made.metrics.values()]))
             assert bool(made.curves.get("loss")) == (provenance is not None)
-        assert record(self.init).digest in record(self.evaluation).family()
+        assert record(self.init).id in record(self.evaluation).family()
 
     def _check_student(self) -> None:
         large, small = record(self.rl).facts["parameters"], record(self.student).facts["parameters"]
