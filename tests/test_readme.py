@@ -108,8 +108,9 @@ def test_on_your_cluster(tmp_path: Path) -> None:
 
 def test_in_your_own_pipeline(tmp_path: Path) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    # Not inheriting: KFP cannot read annotations that this module's `from __future__` would make strings.
     names: dict[str, object] = {}
-    exec(compile(snippet, "README.md", "exec"), names)
+    exec(compile(snippet, "README.md", "exec", dont_inherit=True), names)
     compiler.Compiler().compile(names["my_pipeline"], str(tmp_path / "own.yaml"))  # type: ignore[arg-type]
     assert "comp-sft" in (tmp_path / "own.yaml").read_text(encoding="utf-8")
 
