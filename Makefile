@@ -51,8 +51,8 @@ goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 	POSTTRAIN_REWRITE_GOLDEN=1 $(BIN)/python -m pytest tests/pipelines -k golden
 
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
-	$(BIN)/python benchmarks/sampling.py
-	$(BIN)/python benchmarks/stage_overhead.py
+	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
+	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo
