@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from posttrain import verifiers
-from posttrain.artifacts.evaluation import Measured, read_evaluation, write_evaluation
+from posttrain.artifacts.evaluation import Measured, measured_on, read_evaluation, write_evaluation
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.diagnosis.compare import Summary, compare, summarise
@@ -44,16 +44,12 @@ def check(settings: EvaluateSettings, parents: Parents) -> None:
     trained = [name for name, status in contamination(policy.record, problems.digest).items() if status == "held out"]
     if trained:
         raise ContractError(f"evaluate: {trained[0]} trained on these very problems; measure on others")
-    if before and _problems_digest(before.record) != problems.digest:
+    if before and measured_on(before.record) != problems.digest:
         raise ContractError(
-            f"evaluate: 'before' measured other problems ({_problems_digest(before.record)[:12]} instead of "
+            f"evaluate: 'before' measured other problems ({measured_on(before.record)[:12]} instead of "
             f"{problems.digest[:12]}); measure both on the same"
         )
     check_prompts_fit(policy, read_problems(problems.path), settings.max_new_tokens)
-
-
-def _problems_digest(evaluation: Record) -> str:
-    return next(ref.digest for ref in evaluation.parents if ref.role == "problems")
 
 
 def contamination(policy: Record, held_out: str) -> dict[str, str]:

@@ -14,8 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from posttrain.artifacts.evaluation import read_evaluation
-from posttrain.artifacts.record import Record
+from posttrain.artifacts.evaluation import measured_on, read_evaluation
 from posttrain.diagnosis.compare import Comparison, compare
 from posttrain.diagnosis.intervals import Interval
 from posttrain.errors import ContractError
@@ -65,12 +64,8 @@ def check(settings: GateSettings, parents: Parents) -> None:
             raise ContractError(
                 f"gate: candidate was evaluated with {what}={mine}, champion with {other}; use the same"
             )
-    if _problems(candidate) != _problems(champion):
+    if measured_on(candidate) != measured_on(champion):
         raise ContractError("gate: candidate and champion were evaluated on different problems; use the same")
-
-
-def _problems(record: Record) -> str:
-    return next(ref.digest for ref in record.parents if ref.role == "problems")
 
 
 def run(settings: GateSettings, parents: Parents, out: Path, progress: Progress) -> Work:

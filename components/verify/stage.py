@@ -23,7 +23,7 @@ from posttrain.taxonomy import Kind
 class VerifySettings(Settings):
     """What to keep."""
 
-    min_reward: float = Field(default=0.0, ge=0, le=1, description="keep only rows with this reward; 0 = all")
+    min_reward: float = Field(default=0.0, ge=0, le=1, description="keep rows with at least this reward; 0 = all")
     max_per_problem: int = Field(default=0, ge=0, description="keep at most so many rows a problem; 0 = all")
     distinct: bool = Field(default=False, description="keep one row for each distinct completion of a problem")
 

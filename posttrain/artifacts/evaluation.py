@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from posttrain.artifacts.record import Record
 from posttrain.artifacts.rows import read_table, write_table
 
 EVALUATION_FILE = "evaluation.parquet"
@@ -44,6 +45,11 @@ class Measured(BaseModel):
     def correct(self) -> int:
         """c: samples with the full score; partial credit is not correct."""
         return sum(score == 1 for score in self.scores)
+
+
+def measured_on(evaluation: Record) -> str:
+    """The digest of the problems that an evaluation was made on."""
+    return next(ref.digest for ref in evaluation.parents if ref.role == "problems")
 
 
 def write_evaluation(measured: Iterable[Measured], directory: Path) -> None:

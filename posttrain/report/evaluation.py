@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from posttrain.diagnosis.compare import Comparison, Summary
 from posttrain.report.charts import Intervals, LineChart, Segment, Series, StackedBars
+from posttrain.report.numbers import plain
 from posttrain.report.page import Block, Sample, Samples, Section, Table, Verdict
 
 SUPPORT = (Segment("kept", "good"), Segment("gained", "accent"), Segment("lost", "bad"), Segment("outside", "neutral"))
@@ -17,7 +18,7 @@ def evaluation_blocks(
     """The blocks of an evaluation's page."""
     k = summary.k
     verdict = Verdict(
-        f"{name.replace('_', ' ')}: pass@1 {summary.pass_at[1]}",
+        f"{plain(name)}: pass@1 {summary.pass_at[1]}",
         "neutral",
         f"{summary.problems} problems, {summary.samples} samples each; 95% intervals over problems",
         [(f"pass@{k}", str(summary.pass_at[k])), ("truncated", str(summary.truncated))],
@@ -41,7 +42,7 @@ def curve(summaries: dict[str, Summary], title: str = "pass@k") -> LineChart:
     """pass@k of several policies or slices, with their bands."""
     series = [
         Series(
-            name.replace("_", " "),
+            plain(name),
             [(k, interval.estimate) for k, interval in summary.pass_at.items()],
             [(k, interval.low, interval.high) for k, interval in summary.pass_at.items()],
         )

@@ -1,4 +1,4 @@
-"""Numbers as people read them: few digits, a true minus sign, ticks at round values."""
+"""Numbers and names as people read them: few digits, a true minus sign, ticks at round values, words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
 _LARGEST = 1e300  # beyond it a range's width overflows
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def plain(name: str) -> str:
+    """A stage's or a metric's name as words."""
+    return name.replace("_", " ")
 
 
 def finite(value: float | None) -> TypeGuard[float]:

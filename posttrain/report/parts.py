@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from posttrain.artifacts.record import ParentRef, Record
 from posttrain.report.charts import Graph, LineChart, Node, Series
+from posttrain.report.numbers import plain
 from posttrain.report.page import Block, Facts, Section, Table
 from posttrain.taxonomy import METHODS, Kind
 
@@ -50,7 +51,7 @@ def made_from(record: Record) -> Section:
 
 def counted(record: Record) -> list[Block]:
     """Rows read, kept and dropped."""
-    rows = [(name.replace("_", " "), count) for name, count in record.counts.items()]
+    rows = [(plain(name), count) for name, count in record.counts.items()]
     return [Section("Counted", [Table(["what", "rows"], rows)])] if rows else []
 
 

@@ -17,6 +17,7 @@ from posttrain.report import parts
 from posttrain.report.charts import StackedBars
 from posttrain.report.evaluation import SUPPORT, change_blocks, curve, support_counts
 from posttrain.report.gate import TEXT, TONE
+from posttrain.report.numbers import plain
 from posttrain.report.page import Block, Section, Table, Verdict
 from posttrain.taxonomy import METHODS, Kind
 
@@ -117,11 +118,6 @@ def _measured_ancestor(record: Record, by_policy: dict[str, Evaluated], family: 
             if ref.role == role:
                 return by_policy.get(ref.id) or _measured_ancestor(family[ref.id], by_policy, family)
     return None
-
-
-def plain(name: str) -> str:
-    """A stage's name as words."""
-    return name.replace("_", " ")
 
 
 def evaluation_columns(run: Run) -> list[str]:

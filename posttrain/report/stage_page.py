@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from posttrain.artifacts.record import Record
 from posttrain.report import parts
+from posttrain.report.numbers import plain
 from posttrain.report.page import Block, Page, Section, Verdict, render
 from posttrain.taxonomy import METHODS
 
@@ -21,7 +22,7 @@ def stage_page(record: Record, blocks: Sequence[Block]) -> str:
     graph = parts.lineage([record, *record.ancestors.values()])
     lineage = [Section("Lineage", [graph])] if len(graph.nodes) > 1 else []
     page = Page(
-        title=record.name.replace("_", " "),
+        title=plain(record.name),
         subtitle=f"{method.title} · stage {record.stage}",
         blocks=[
             *verdict,
@@ -38,7 +39,7 @@ def stage_page(record: Record, blocks: Sequence[Block]) -> str:
 
 def _verdict(record: Record) -> Verdict:
     method = METHODS[record.method]
-    numbers = [(name.replace("_", " "), round(value, 4)) for name, value in list(record.metrics.items())[:3]]
+    numbers = [(plain(name), round(value, 4)) for name, value in list(record.metrics.items())[:3]]
     if record.trace:
         text = f"{method.title} on {record.trace.rows} {record.trace.provenance} trajectories"
     else:
