@@ -43,7 +43,7 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         role = parent_role(key, stage)
         if role and value is not None:
             parents.setdefault(role, []).append(Path(value.path))
-        elif not role and key not in (stage.output, "metrics", "page", "settings") and value != "":
+        elif not role and key not in (stage.output, "metrics", "page", "settings") and _is_set(key, value, stage):
             settings[key] = value
     settings |= arguments.get("settings") or {}
     output, metrics, page = arguments[stage.output], arguments["metrics"], arguments["page"]
@@ -54,6 +54,11 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         if math.isfinite(number):  # the backend fails a task that reports NaN
             metrics.log_metric(metric, float(number))
     return record
+
+
+def _is_set(key: str, value: Any, stage: Stage[Any]) -> bool:
+    """KFP has no unset parameter, so "" stands for it, unless the stage cannot do without."""
+    return value != "" or stage.settings.model_fields[key].is_required()
 
 
 def parent_role(key: str, stage: Stage[Any]) -> str | None:

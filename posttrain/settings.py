@@ -41,6 +41,16 @@ def parse_settings(model: type[AnySettings], values: Mapping[str, Any], where: s
         raise ConfigError(f"{where}: {complaints}") from None
 
 
+def require_uri(uri: str, optional: bool) -> None:
+    """Refuse an input that is left empty though a stage needs it.
+
+    Raises:
+        ConfigError: it is empty and not optional.
+    """
+    if not uri and not optional:
+        raise ConfigError("uri is empty; give a path, file:// or s3://, or set optional if it may be left out")
+
+
 def _complaint(detail: Any, model: type[BaseModel]) -> str:
     path = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":

@@ -52,10 +52,20 @@ class ParentSpec:
 
 
 class Parents:
-    """A stage's opened parents, by role."""
+    """A stage's opened parents, by role; absent ones are left out of optional roles."""
 
     def __init__(self, by_role: Mapping[str, Sequence[Artifact]]) -> None:
         self._by_role = {role: list(artifacts) for role, artifacts in by_role.items()}
+
+    def absence(self, stage: Stage[Any]) -> str:
+        """Why the stage has nothing to do: a parent that it requires was not given; empty if all are there."""
+        required = [role for role, spec in stage.parents.items() if spec.required]
+        given = [artifact.record for role in required for artifact in self._by_role[role]]
+        return next((record.absent for record in given if record.absent), "")
+
+    def present(self) -> Parents:
+        """Without the absent ones."""
+        return Parents({role: [a for a in given if not a.record.absent] for role, given in self._by_role.items()})
 
     def one(self, role: str) -> Artifact:
         """The parent in a required role."""
@@ -82,6 +92,7 @@ class Work:
     facts: dict[str, str | int | float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    absent: str = ""
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
 
@@ -125,6 +136,9 @@ def execute(
 ) -> Record:
     """Run a stage: nothing is at `out` unless everything went well.
 
+    A recipe's optional input that is left empty becomes an absent artifact, and so does whatever requires it: a
+    pipeline's graph is fixed when it is compiled, before anybody knows what a user will give.
+
     Args:
         parents: role → paths of finished artifacts.
         settings: validated against the stage's settings; None = unset.
@@ -138,12 +152,14 @@ def execute(
     chosen = parse_settings(stage.settings, settings, stage.name)
     stage.check_settings(chosen)
     opened = open_parents(stage, parents)
-    enough_room(out, stage.size(opened))
-    stage.check(chosen, opened)
+    absent, opened = opened.absence(stage), opened.present()
+    if not absent:
+        enough_room(out, stage.size(opened))
+        stage.check(chosen, opened)
     progress = Progress(chosen.name or stage.name)
     progress.event("start")
     with whole_or_nothing(out) as scratch:
-        work = stage.run(chosen, opened, scratch, progress)
+        work = Work(absent=absent) if absent else stage.run(chosen, opened, scratch, progress)
         if work.trace:
             provenance.agree(stage.method_of(chosen), work.trace, chosen.accept_provenance)
         record = _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
@@ -202,6 +218,7 @@ def _record(
         metrics=work.metrics,
         counts=work.counts,
         curves=work.curves,
+        absent=work.absent,
         environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
         seconds=seconds,

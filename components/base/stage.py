@@ -12,7 +12,7 @@ from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import content_files
 from posttrain.artifacts.policy import PICKLES, inspect_policy
 from posttrain.progress import Progress
-from posttrain.settings import Settings
+from posttrain.settings import Settings, require_uri
 from posttrain.stage import Parents, Stage, Work
 from posttrain.storage import fetch
 from posttrain.taxonomy import Kind
@@ -22,10 +22,13 @@ class BaseSettings(Settings):
     """Where the policy lies."""
 
     uri: str = Field(description="a Hugging Face model directory: a path, file:// or s3://bucket/prefix")
+    optional: bool = Field(default=False, description="an empty uri is no mistake: nothing is brought in")
 
 
 def run(settings: BaseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Copy the policy's files into the artifact, but for pickles that lie beside its safetensors."""
+    if not settings.uri:
+        return Work(absent=f"{settings.name or 'this policy'} was not given")
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         source = fetch(settings.uri, Path(scratch))
         inspect_policy(source)
@@ -48,6 +51,7 @@ STAGE = Stage(
     parents={},
     settings=BaseSettings,
     run=run,
+    check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     method="supplied",
     image="control",
 )

@@ -23,7 +23,7 @@ from posttrain.data.problems import parse_problems
 from posttrain.data.trajectories import parse_trajectories, searched_text
 from posttrain.errors import ContractError, DataError
 from posttrain.progress import Progress
-from posttrain.settings import Settings
+from posttrain.settings import Settings, require_uri
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.storage import fetch
 from posttrain.taxonomy import Kind
@@ -36,6 +36,7 @@ class PrepareSettings(Settings):
 
     uri: str = Field(description="a .jsonl, .json or .parquet file or a folder of them: a path, file:// or s3://")
     kind: Literal["problems", "trajectories"] = Field(description="what the rows are")
+    optional: bool = Field(default=False, description="an empty uri is no mistake: nothing is brought in")
     source: str = Field(default="", description="where the rows come from, for the record; unset: the file's name")
     max_malformed: float = Field(
         default=0.01, ge=0, le=1, description="largest share of unusable rows before it is an error"
@@ -63,6 +64,8 @@ def check(settings: PrepareSettings, parents: Parents) -> None:
 
 def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Read, clean, mix, write."""
+    if not settings.uri:
+        return Work(absent=f"{settings.name or 'this data'} was not given")
     with tempfile.TemporaryDirectory() as scratch:
         source = fetch(settings.uri, Path(scratch))
         read = read_rows(source)
@@ -137,6 +140,7 @@ STAGE = Stage(
     parents=PARENTS,
     settings=PrepareSettings,
     run=run,
+    check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     check=check,
     image="control",
 )

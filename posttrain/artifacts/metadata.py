@@ -29,6 +29,7 @@ def encode(record: Record) -> dict[str, str]:
         "id": record.id,
         "interface": record.interface,
         "role": record.role,
+        "absent": record.absent,
         "provenance": trace.provenance if trace else None,
         "on_policy_fraction": repr(trace.on_policy_fraction) if trace else None,
         "self_generated_fraction": repr(trace.self_generated_fraction) if trace else None,

@@ -73,6 +73,7 @@ class Record(BaseModel):
     environment: Environment
     started: datetime
     seconds: float
+    absent: str = Field(default="", description="why there is nothing here: an optional input that was not given")
     ancestors: dict[str, Record] = Field(default_factory=dict)
 
     @property

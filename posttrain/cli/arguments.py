@@ -46,13 +46,14 @@ def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
     """
     read = {spec.bound()["uri"] for spec in recipe.stages.values() if "uri" in spec.bound()}
     for name in recipe.inputs:
-        if name in read and "://" not in inputs[name] and not Path(inputs[name]).exists():
+        optional = recipe.inputs[name].default == "" and not inputs[name]
+        if name in read and not optional and "://" not in inputs[name] and not Path(inputs[name]).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {inputs[name]}: no such file or directory")
 
 
 def _absolute(value: str) -> str:
     """Stages run elsewhere, so a path that exists here is passed on absolute."""
-    return str(Path(value).absolute()) if "://" not in value and Path(value).exists() else value
+    return str(Path(value).absolute()) if value and "://" not in value and Path(value).exists() else value
 
 
 def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:

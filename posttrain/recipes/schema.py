@@ -67,6 +67,7 @@ class Recipe(BaseModel):
     source: str = Field(default="", description="where the recipe comes from")
     inputs: dict[str, Input]
     stages: dict[str, StageSpec]
+    result: str = Field(default="", description="the stage whose policy the recipe is for; empty = its last policy")
 
     @field_validator("name")
     @classmethod

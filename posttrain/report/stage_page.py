@@ -39,6 +39,8 @@ def stage_page(record: Record, blocks: Sequence[Block]) -> str:
 
 def _verdict(record: Record) -> Verdict:
     method = METHODS[record.method]
+    if record.absent:
+        return Verdict("Nothing to do", "neutral", record.absent)
     numbers = [(plain(name), round(value, 4)) for name, value in list(record.metrics.items())[:3]]
     if record.trace:
         text = f"{method.title} on {record.trace.rows} {record.trace.provenance} trajectories"
