@@ -1,6 +1,6 @@
 """Puts a recipe together from steps: what a recommendation does, and the study with every sequence of them.
 
-`steps.yaml` holds the steps and what stands around them; a step's settings can be changed where it is used.
+`parts/steps.yaml` holds the steps and what stands around them; a step's settings can be changed where it is used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class StepUse(BaseModel):
 
 
 class Parts(BaseModel):
-    """The file `steps.yaml`."""
+    """The file `parts/steps.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,7 +58,7 @@ class Parts(BaseModel):
 @cache
 def parts() -> Parts:
     """What there is to compose from."""
-    text = (resources.files("posttrain.recipes") / "steps.yaml").read_text(encoding="utf-8")
+    text = (resources.files("posttrain.recipes") / "parts" / "steps.yaml").read_text(encoding="utf-8")
     return Parts.model_validate(yaml.safe_load(text))
 
 
