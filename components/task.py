@@ -42,7 +42,7 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
     for key, value in arguments.items():
         role = parent_role(key, stage)
         if role and value is not None:
-            parents.setdefault(role, []).append(Path(value.path))
+            parents.setdefault(role, []).extend(Path(each.path) for each in _listed(value))
         elif not role and key not in (stage.output, "metrics", "page", "settings") and _is_set(key, value, stage):
             settings[key] = value
     settings |= arguments.get("settings") or {}
@@ -54,6 +54,11 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         if math.isfinite(number):  # the backend fails a task that reports NaN
             metrics.log_metric(metric, float(number))
     return record
+
+
+def _listed(value: Any) -> list[Any]:
+    """One artifact, or the list that a ParallelFor collected."""
+    return value if isinstance(value, list) else [value]
 
 
 def _is_set(key: str, value: Any, stage: Stage[Any]) -> bool:

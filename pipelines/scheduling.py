@@ -31,6 +31,10 @@ class Scheduling(BaseModel):
     retries: int = Field(default=2, ge=0, description="how often a failed task is tried again")
     retry_backoff: str = Field(default="60s", description="pause before the first retry; doubled each time")
     timeout_hours: float = Field(default=24, gt=0, description="a task that runs longer is failed")
+    loop_resources: dict[str, str] = Field(
+        default={"gpu_count": "1", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"},
+        description="what pods with a model ask for inside a ParallelFor, where run-time parameters do not reach",
+    )
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
 
 
@@ -87,6 +91,13 @@ def parameters() -> list[inspect.Parameter]:
     return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in RUN_TIME.items()]
 
 
+def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values for tasks inside a ParallelFor: parameters used only for resources do not reach them."""
+    fixed = {f"schedule_{name}": value for name, value in scheduling.loop_resources.items()}
+    placement: dict[str, Any] = {"schedule_node_selector": {}, "schedule_tolerations": []}
+    return {**values, **placement, **fixed}
+
+
 def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
     """Apply everything to one task.
 
@@ -110,8 +121,10 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
 def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
     task.set_cpu_request(values["schedule_cpu"])
     task.set_memory_request(values["schedule_memory"])
-    kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
-    kubernetes.add_toleration_json(task, values["schedule_tolerations"])
+    if values["schedule_node_selector"] != {}:
+        kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
+    if values["schedule_tolerations"] != []:
+        kubernetes.add_toleration_json(task, values["schedule_tolerations"])
     task.set_accelerator_type(values["schedule_gpu_type"])
     task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.shared_memory:

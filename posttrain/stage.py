@@ -93,6 +93,7 @@ class Work:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     absent: str = ""
+    made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
 
@@ -162,7 +163,7 @@ def execute(
         work = Work(absent=absent) if absent else stage.run(chosen, opened, scratch, progress)
         if work.trace:
             provenance.agree(stage.method_of(chosen), work.trace, chosen.accept_provenance)
-        record = _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
+        record = work.made or _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
         record.write(scratch)
     if page is not None:
         from posttrain.report.stage_page import stage_page

@@ -6,18 +6,27 @@ evaluation of the same problems as `before`, differences are paired and the supp
 
 from __future__ import annotations
 
-from collections import Counter
+import shutil
 from pathlib import Path
 
+from posttrain.components.evaluate.measure import foreign_completions, kept_samples, measure
 from pydantic import Field
 
-from posttrain import verifiers
-from posttrain.artifacts.evaluation import Measured, measured_on, read_evaluation, write_evaluation
+from posttrain import __version__
+from posttrain.artifacts.artifact import Artifact
+from posttrain.artifacts.evaluation import (
+    EVALUATION_FILE,
+    Conditions,
+    comparable,
+    read_evaluation,
+    write_evaluation,
+)
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
-from posttrain.diagnosis.compare import Summary, compare, summarise
+from posttrain.artifacts.samples import SAMPLES_FILE, read_samples, write_samples
+from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
+from posttrain.diagnosis.roles import measured_role
 from posttrain.errors import ContractError
-from posttrain.generation.decoding import Completion
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.generation.settings import SamplingSettings, sample_problems
 from posttrain.progress import Progress
@@ -29,6 +38,11 @@ class EvaluateSettings(SamplingSettings):
     """Decoding; change it and evaluations can no longer be compared."""
 
     samples: int = Field(default=16, gt=0, description="samples a problem, n; pass@k is estimated up to n")
+    keep_samples: int = Field(default=8, ge=0, description="completions a problem kept to look at and to score again")
+    trained_on: bool = Field(
+        default=False,
+        description="measure problems that the policy was trained on: to choose among them, not to report",
+    )
 
 
 PARENTS = {
@@ -42,13 +56,16 @@ def check(settings: EvaluateSettings, parents: Parents) -> None:
     """The problems must not be what the policy was trained on, must fit, and must be those measured before."""
     policy, problems, before = parents.one("policy"), parents.one("problems"), parents.maybe("before")
     trained = [name for name, status in contamination(policy.record, problems.digest).items() if status == "held out"]
-    if trained:
+    if trained and not settings.trained_on:
         raise ContractError(f"evaluate: {trained[0]} trained on these very problems; measure on others")
-    if before and measured_on(before.record) != problems.digest:
-        raise ContractError(
-            f"evaluate: 'before' measured other problems ({measured_on(before.record)[:12]} instead of "
-            f"{problems.digest[:12]}); measure both on the same"
+    if before:
+        mine = Conditions.of(
+            settings.name or "evaluate",
+            problems.digest,
+            verifiers_of(read_problems(problems.path)),
+            settings.model_dump(),
         )
+        comparable(Conditions.recorded(before.record), mine)
     check_prompts_fit(policy, read_problems(problems.path), settings.max_new_tokens)
 
 
@@ -81,30 +98,76 @@ def _status(family: dict[str, Record], record: Record, held_out: str) -> str:
     return "held out" if "held out" in statuses else "checked" if statuses == {"checked"} else "unchecked"
 
 
+def verifiers_of(problems: list[Problem]) -> str:
+    """Which verifiers decide, in which version."""
+    return ", ".join(f"{name}@{__version__}" for name in sorted({problem.verifier for problem in problems}))
+
+
 def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progress) -> Work:
-    """Sample, verify, count, estimate."""
+    """Sample, verify, count, estimate; a policy that was measured before, in the same way, is not sampled again."""
     policy, problems = parents.one("policy"), read_problems(parents.one("problems").path)
-    sampled = sample_problems(policy, problems, settings, progress)
-    measured = [measure(problem, completions) for problem, completions in zip(problems, sampled, strict=True)]
-    write_evaluation(measured, out)
-    summary = summarise(measured, seed=settings.seed)
     before = parents.maybe("before")
+    reused = before is not None and _same(before.record, policy, settings)
+    if before and reused:
+        for name in (EVALUATION_FILE, SAMPLES_FILE):
+            if (before.path / name).is_file():
+                shutil.copyfile(before.path / name, out / name)
+    else:
+        sample_and_write(settings, policy, problems, out, progress)
+    measured = read_evaluation(out)
+    summary = summarise(measured, seed=settings.seed)
     comparison = compare(read_evaluation(before.path), measured, seed=settings.seed) if before else None
     unchecked = sum(s != "checked" for s in contamination(policy.record, parents.one("problems").digest).values())
     from posttrain.report.evaluation import evaluation_blocks
 
     return Work(
-        facts={"policy": policy.digest, "policy_name": policy.record.name, "samples": settings.samples},
+        facts={
+            "policy": policy.digest,
+            "policy_name": policy.record.name,
+            "samples": settings.samples,
+            "verifiers": verifiers_of(problems),
+            **(_role_facts(comparison, policy.record) if comparison else {}),
+        },
         counts={
             "problems": len(problems),
-            "samples": sum(row.sampled for row in measured),
-            "unscorable": sum(row.sampled - row.scored for row in measured),
-            "truncated": sum(row.truncated for row in measured),
+            "samples": int(measured.sampled_M.sum()),
+            "reused": int(measured.sampled_M.sum()) if reused else 0,
+            "unscorable": int((measured.sampled_M - measured.scored_M).sum()),
+            "truncated": int(measured.truncated_M.sum()),
             "unchecked_training_data": unchecked,
         },
         metrics=metrics_of(summary),
-        blocks=evaluation_blocks(policy.record.name, summary, comparison, examples(problems, sampled)),
+        blocks=evaluation_blocks(policy.record.name, summary, comparison, examples(out)),
     )
+
+
+def _same(before: Record, policy: Artifact, settings: EvaluateSettings) -> bool:
+    """Whether the earlier evaluation drew the very samples that this one would."""
+    seeds = before.parameters["seed"], before.parameters["keep_samples"]
+    return before.facts["policy"] == policy.digest and seeds == (settings.seed, settings.keep_samples)
+
+
+def sample_and_write(
+    settings: EvaluateSettings, policy: Artifact, problems: list[Problem], out: Path, progress: Progress
+) -> None:
+    """The evaluation's files."""
+    sampled = sample_problems(policy, problems, settings, progress)
+    foreign = foreign_completions(problems, sampled, settings.seed)
+    rows = [measure(*given) for given in zip(problems, sampled, foreign, strict=True)]
+    write_evaluation(rows, out)
+    write_samples(kept_samples(problems, sampled, rows, settings.keep_samples), out)
+
+
+def _role_facts(comparison: Comparison, policy: Record) -> dict[str, str | int | float]:
+    """What the policy's last stage turned out to do, beside what it was meant to."""
+    role = measured_role(comparison, policy.role)
+    return {
+        "role_meant": policy.role or "",
+        "role_measured": " + ".join(role.roles) or "none",
+        "role_undecided": " + ".join(role.undecided),
+        "attrition": role.attrition.estimate,
+        "role_verdict": role.verdict,
+    }
 
 
 def metrics_of(summary: Summary) -> dict[str, float]:
@@ -116,42 +179,11 @@ def metrics_of(summary: Summary) -> dict[str, float]:
     return {name: interval.estimate for name, interval in chosen.items() if interval.known}
 
 
-def measure(problem: Problem, completions: list[Completion]) -> Measured:
-    """One problem's row."""
-    prompt = prompt_text(problem.prompt)
-    verdicts = [verifiers.verify(c.text, problem.verifier, problem.reference, prompt) for c in completions]
-    answers = Counter(verdict.answer for verdict in verdicts if verdict.answer is not None)
-    right = {
-        v.answer if v.answer is not None else c.text for v, c in zip(verdicts, completions, strict=True) if v.score == 1
-    }
-    return Measured(
-        problem_id=problem.id,
-        slice=problem.slice,
-        scores=[verdict.score for verdict in verdicts],
-        right_answers=sorted(right),
-        answers=dict(sorted(answers.items())),
-        tokens=[len(completion.tokens) for completion in completions],
-        truncated=sum(completion.finish == "length" for completion in completions),
-        logprobs=[sum(completion.logprobs) for completion in completions],
-    )
-
-
-def examples(
-    problems: list[Problem], sampled: list[list[Completion]], most: int = 8
-) -> list[tuple[str, str, float | None]]:
+def examples(evaluation: Path, most: int = 8) -> list[tuple[str, str, float | None]]:
     """A few (prompt, first completion, score), spread evenly over the problems, for the page."""
-    stride = max(1, len(problems) // most)
-    chosen = list(zip(problems, sampled, strict=True))[::stride][:most]
-    return [
-        (
-            prompt_text(problem.prompt),
-            completions[0].text,
-            verifiers.verify(
-                completions[0].text, problem.verifier, problem.reference, prompt_text(problem.prompt)
-            ).score,
-        )
-        for problem, completions in chosen
-    ]
+    first = list({row.problem_id: row for row in reversed(read_samples(evaluation))}.values())[::-1]
+    stride = max(1, len(first) // most)
+    return [(prompt_text(row.prompt), row.completion, row.score) for row in first[::stride][:most]]
 
 
 STAGE = Stage(

@@ -14,19 +14,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from posttrain.artifacts.evaluation import measured_on, read_evaluation
+from posttrain.artifacts.evaluation import Conditions, comparable, read_evaluation
 from posttrain.diagnosis.compare import Comparison, compare
 from posttrain.diagnosis.intervals import Interval
-from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 
 Outcome = Literal["pass", "fail", "undecided"]
-
-# Settings of evaluate that must agree, or the two evaluations measured different things.
-_DECODING = ("samples", "max_new_tokens", "temperature", "top_p", "top_k")
 
 
 class GateSettings(Settings):
@@ -57,15 +53,7 @@ PARENTS = {
 
 def check(settings: GateSettings, parents: Parents) -> None:
     """Same problems, same decoding."""
-    candidate, champion = parents.one("candidate").record, parents.one("champion").record
-    for what in _DECODING:
-        mine, other = candidate.parameters[what], champion.parameters[what]
-        if mine != other:
-            raise ContractError(
-                f"gate: candidate was evaluated with {what}={mine}, champion with {other}; use the same"
-            )
-    if measured_on(candidate) != measured_on(champion):
-        raise ContractError("gate: candidate and champion were evaluated on different problems; use the same")
+    comparable(*(Conditions.recorded(parents.one(role).record) for role in ("champion", "candidate")))
 
 
 def run(settings: GateSettings, parents: Parents, out: Path, progress: Progress) -> Work:

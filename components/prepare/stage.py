@@ -15,7 +15,8 @@ from typing import Literal, TypeVar
 from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.problems import read_problems, write_problems
+from posttrain.artifacts.digests import digest_value
+from posttrain.artifacts.problems import Problem, read_problems, write_problems
 from posttrain.artifacts.rows import Row, read_rows
 from posttrain.artifacts.trajectories import is_conversational, read_trajectories, shape_of, write_trajectories
 from posttrain.data.clean import Cleaning, Contamination
@@ -46,6 +47,9 @@ class PrepareSettings(Settings):
     )
     replay_share: float = Field(
         default=0.5, ge=0, lt=1, description="share of replay rows in the result, if replay is given"
+    )
+    part: Literal["", "first", "second"] = Field(
+        default="", description="one half of the problems of each slice, by chance and the same every time; empty = all"
     )
     limit: int = Field(default=0, ge=0, description="keep at most so many rows, chosen at random; 0 = all")
 
@@ -82,7 +86,7 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
         facts["held_out"] = held_out.digest
     if settings.kind == "problems":
         problems = cleaning.keep(parse_problems(read, cleaning), contamination)
-        problems = _limited(problems, settings, cleaning)
+        problems = _limited(_half(problems, settings, cleaning), settings, cleaning)
         write_problems(problems, out)
         facts["rows"] = len(problems)
         facts["verifiers"] = ", ".join(sorted({problem.verifier for problem in problems}))
@@ -94,6 +98,22 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
         facts |= {"rows": len(mixed), "shape": shape_of(mixed[0], settings.uri).name}
     progress.update(1, 1, "rows checked")
     return Work(facts=facts, counts=cleaning.counts, metrics={"rows_kept": float(facts["rows"])})
+
+
+def _half(problems: list[Problem], settings: PrepareSettings, cleaning: Cleaning) -> list[Problem]:
+    """One half of each slice: the two halves of a file share no problem and depend on the problems' ids alone."""
+    if not settings.part:
+        return problems
+    kept = []
+    for name in sorted({problem.slice for problem in problems}):
+        ordered = sorted((p for p in problems if p.slice == name), key=lambda p: digest_value([settings.seed, p.id]))
+        middle = (len(ordered) + 1) // 2
+        kept += ordered[:middle] if settings.part == "first" else ordered[middle:]
+    if not kept:
+        raise DataError(f"{settings.uri}: too few problems to split in halves; give at least two a slice")
+    cleaning.counts |= {"rows_kept": len(kept), "other_half": len(problems) - len(kept)}
+    chosen = {problem.id for problem in kept}
+    return [problem for problem in problems if problem.id in chosen]
 
 
 def _limited(rows: list[T], settings: PrepareSettings, cleaning: Cleaning) -> list[T]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from posttrain.progress import Progress
+from posttrain.report.rounds import round_blocks
 from posttrain.report.run import Run, run_blocks, run_table
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -13,6 +14,9 @@ from posttrain.taxonomy import Kind
 
 PARENTS = {
     "evaluations": ParentSpec(Kind.EVALUATION, most=8, help="evaluations of the same problems, the base's first"),
+    "recommendations": ParentSpec(
+        Kind.RECOMMENDATION, most=8, required=False, help="the recommendations of the rounds that led here"
+    ),
     "decision": ParentSpec(Kind.DECISION, required=False, help="the gate's decision"),
 }
 
@@ -23,7 +27,11 @@ def run(settings: Settings, parents: Parents, out: Path, progress: Progress) -> 
     table = run_table(found)
     (out / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     progress.update(1, 1, "page written")
-    return Work(facts=found.facts(), metrics=parents.all("evaluations")[-1].record.metrics, blocks=run_blocks(found))
+    return Work(
+        facts=found.facts(),
+        metrics=parents.all("evaluations")[-1].record.metrics,
+        blocks=[*run_blocks(found), *round_blocks(parents.all("recommendations"))],
+    )
 
 
 STAGE = Stage(

@@ -82,11 +82,7 @@ def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:
     for stage in asked:
         if stage not in recipe.stages and stage not in rooms:
             raise ConfigError(f"{recipe.name} has no stage {stage!r}{nearest(stage, [*recipe.stages, *rooms])}")
-    stages = {
-        name: spec.model_copy(update={"settings": spec.settings | asked.get(spec.use, {}) | asked.get(name, {})})
-        for name, spec in recipe.stages.items()
-    }
-    return recipe.model_copy(update={"stages": stages})
+    return recipe.overlaid(asked)
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

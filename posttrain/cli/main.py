@@ -48,14 +48,68 @@ def run(
 def compile_(
     recipe: RecipeName,
     output: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's YAML.")] = Path("pipeline.yaml"),
+    rounds: Annotated[int, typer.Option(help="Most rounds of `improve`.")] = 3,
     scheduling: Annotated[Path | None, typer.Option(help="Compile-time scheduling (YAML).")] = None,
     settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
-    """Compile a recipe to a Kubeflow pipeline."""
+    """Compile a recipe to a Kubeflow pipeline; also `diagnose`, `improve` and `ablation`."""
     from posttrain.cli.run import compile_to
 
-    compile_to(recipe, output, scheduling, settings, changes or [])
+    compile_to(recipe, output, rounds, scheduling, settings, changes or [])
+
+
+@app.command()
+def diagnose(
+    model: Annotated[str, typer.Option(help="The policy: a Hugging Face model directory (path or s3://).")],
+    problems: Annotated[str, typer.Option(help="Problems to measure on: rows with prompt, verifier, reference.")],
+    out: Annotated[Path, typer.Option(help="A new directory for evaluations, diagnosis and pages.")],
+    anchors: Annotated[str, typer.Option(help="Problems on which it must not have got worse.")] = "",
+    teacher: Annotated[str, typer.Option(help="A stronger policy with the same tokenizer.")] = "",
+    demos: Annotated[str, typer.Option(help="Demonstrations at hand.")] = "",
+    preferences: Annotated[str, typer.Option(help="Preferences at hand.")] = "",
+    original: Annotated[str, typer.Option(help="An earlier policy that could be brought back.")] = "",
+    reward_model: Annotated[str, typer.Option(help="A reward model that a run made.")] = "",
+    before: Annotated[str, typer.Option(help="The evaluation before the last stage (an artifact).")] = "",
+    anchors_before: Annotated[str, typer.Option(help="An earlier evaluation on the anchors (an artifact).")] = "",
+    scaffold: Annotated[str, typer.Option(help="An evaluation with search or hints (an artifact).")] = "",
+    audit: Annotated[str, typer.Option(help="Completions with a verifier and a trusted label.")] = "",
+    settings: SettingsFile = None,
+    changes: Sets = None,
+) -> None:
+    """Measure a policy: what holds it back, by slice, and what to do next."""
+    given = {key: value for key, value in locals().items() if isinstance(value, str)}
+    from posttrain.cli.diagnose import diagnose
+
+    diagnose({**given, "base": given.pop("model")}, out, settings, changes or [])
+
+
+@app.command()
+def recommend(
+    diagnosis: Annotated[Path, typer.Argument(help="A diagnosis artifact.")],
+    out: Annotated[Path, typer.Option(help="A new directory for the recommendation and its recipe.")],
+    threshold: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Another bound.")] = None,
+    previous: Annotated[Path | None, typer.Option(help="The recommendation that was followed last.")] = None,
+) -> None:
+    """Turn a diagnosis into the next stages: the rule, its evidence, and a recipe that `run` and `compile` take."""
+    from posttrain.cli.diagnose import recommend
+
+    recommend(diagnosis, out, threshold or [], previous)
+
+
+@app.command(context_settings=_INPUTS_AS_OPTIONS)
+def improve(
+    context: typer.Context,
+    out: Annotated[str, typer.Option(help="Where runs and the registry go: a directory, or s3:// for the registry.")],
+    rounds: Annotated[int, typer.Option(help="Most rounds; it stops before where nothing is left to do.")] = 3,
+    settings: SettingsFile = None,
+    changes: Sets = None,
+) -> None:
+    """Measure, diagnose, take the recommended step, measure again; gated. Inputs: --base DIR --problems FILE …"""
+    from posttrain.cli.run import run_loaded
+    from posttrain.recipes.loops import improve_recipe
+
+    run_loaded(improve_recipe(rounds), context.args, out, settings, changes or [])
 
 
 @app.command()

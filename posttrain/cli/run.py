@@ -19,35 +19,49 @@ from posttrain.components.catalogue import load_stages
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.progress import EVENTS_VARIABLE
 from posttrain.recipes.load import check_recipe, in_order, load_recipe
+from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import Recipe
 
 
-def compile_to(name: str, output: Path, scheduling: Path | None, settings: Path | None, changes: list[str]) -> None:
-    """Compile a recipe, with changes, to YAML."""
+def compile_to(
+    name: str, output: Path, rounds: int, scheduling: Path | None, settings: Path | None, changes: list[str]
+) -> None:
+    """Compile a recipe, with changes, to YAML; or one of the pipelines that choose for themselves, by name."""
+    from posttrain.pipelines.ablation import compile_ablation
     from posttrain.pipelines.compiler import compile_recipe
     from posttrain.pipelines.scheduling import read_scheduling
 
     if output.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"-o {output}: a pipeline is YAML; name it *.yaml")
-    recipe = _recipe(name, settings, changes)
-    compile_recipe(recipe, output, read_scheduling(scheduling))
+    fixed = read_scheduling(scheduling)
+    if name == "ablation":
+        compile_ablation(output, fixed)
+        print(f"{output}: candidate recipes in parallel, compared on the same problems")
+        return
+    loops = {"diagnose": diagnose_recipe, "improve": lambda: improve_recipe(rounds)}
+    recipe = _changed(loops[name]() if name in loops else load_recipe(name, load_stages()), settings, changes)
+    compile_recipe(recipe, output, fixed)
     print(f"{output}: {recipe.title}, {len(recipe.stages)} stages")
 
 
-def _recipe(name: str, settings: Path | None, changes: list[str]) -> Recipe:
-    stages = load_stages()
-    recipe = changed(load_recipe(name, stages), settings, changes)
-    check_recipe(recipe, name, stages)
-    return recipe
+def _changed(recipe: Recipe, settings: Path | None, changes: list[str]) -> Recipe:
+    made = changed(recipe, settings, changes)
+    check_recipe(made, recipe.name, load_stages())
+    return made
 
 
 def run_recipe(name: str, arguments: list[str], out: str, settings: Path | None, changes: list[str]) -> None:
+    """`run_loaded` with a named recipe or a file."""
+    run_loaded(load_recipe(name, load_stages()), arguments, out, settings, changes)
+
+
+def run_loaded(recipe: Recipe, arguments: list[str], out: str, settings: Path | None, changes: list[str]) -> None:
     """Compile a recipe and run it here; show progress, then the table and the report's path.
 
     Raises:
         PosttrainError: inputs are wrong, or a stage failed.
     """
-    recipe = _recipe(name, settings, changes)
+    recipe = _changed(recipe, settings, changes)
     registry = out.rstrip("/") + "/registry"
     runs = Path("runs" if "://" in out else out).absolute() / "runs"
     defaults = {"registry": registry if "://" in out else str(Path(registry).absolute())}

@@ -18,11 +18,11 @@ def show_recipes() -> None:
     from posttrain.recipes.load import load_recipe, named_recipes
 
     stages = load_stages()
-    table = _table("recipe", "what it does", "from")
+    rows = table("recipe", "what it does", "from")
     for name in named_recipes():
         recipe = load_recipe(name, stages)
-        table.add_row(name, recipe.title, recipe.source)
-    _print(table)
+        rows.add_row(name, recipe.title, recipe.source)
+    print_table(rows)
 
 
 def show_recipe(name: str) -> None:
@@ -34,17 +34,17 @@ def show_recipe(name: str) -> None:
     stages = load_stages()
     recipe = load_recipe(name, stages)
     print(f"{recipe.name}: {recipe.title}\n{recipe.description}\nsource: {recipe.source}\n")
-    inputs = _table("input", "what", "default")
+    inputs = table("input", "what", "default")
     for key, entry in recipe.inputs.items():
         inputs.add_row(f"--{key.replace('_', '-')}", entry.help, "required" if entry.default is None else entry.default)
-    _print(inputs)
-    table = _table("stage", "method", "from", "provenance", "role", "why")
+    print_table(inputs)
+    rows = table("stage", "method", "from", "provenance", "role", "why")
     for key, spec in recipe.stages.items():
         stage = stages[spec.use]
         method = METHODS[stage.method_of(parse_settings(stage.settings, spec.checkable(), key))]
         role = spec.role or method.role
-        table.add_row(key, method.title, ", ".join(spec.parent_names()), method.provenance or "", role or "", spec.why)
-    _print(table)
+        rows.add_row(key, method.title, ", ".join(spec.parent_names()), method.provenance or "", role or "", spec.why)
+    print_table(rows)
 
 
 def show_lineage(path: Path) -> None:
@@ -55,10 +55,10 @@ def show_lineage(path: Path) -> None:
     """
     record = read_record(path, verify=False)
     family = sorted(record.family().values(), key=lambda r: r.started)
-    table = _table("artifact", "digest", "made by", "provenance", "own", "from", "settings and source")
+    rows = table("artifact", "digest", "made by", "provenance", "own", "from", "settings and source")
     for ancestor in family:
-        table.add_row(*_lineage_row(ancestor, record))
-    _print(table)
+        rows.add_row(*_lineage_row(ancestor, record))
+    print_table(rows)
     versions = ", ".join(f"{name} {version}" for name, version in record.environment.versions.items())
     print(f"{record.name} {record.digest} was made with {versions}")
 
@@ -102,31 +102,33 @@ def print_run(run: Path) -> None:
     from posttrain.report.run import STAGE_COLUMNS, Run, evaluation_columns, evaluation_rows, stage_rows
 
     found = Run.in_directory(run)
-    table = _table(*evaluation_columns(found))
+    rows = table(*evaluation_columns(found))
     for row in evaluation_rows(found):
-        table.add_row(*map(str, row))
-    _print(table)
-    stages = _table(*STAGE_COLUMNS)
+        rows.add_row(*map(str, row))
+    print_table(rows)
+    stages = table(*STAGE_COLUMNS)
     for cells in stage_rows(found):
         stages.add_row(*("" if cell is None else str(cell) for cell in cells))
-    _print(stages)
+    print_table(stages)
     if found.decision:
         print(f"gate: {found.decision.facts['verdict']}: {found.decision.facts['reason']}")
     for record in found.registrations:
         print(f"registered: {record.facts['uri']}")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
+def table(*columns: str) -> Table:
+    """A plain table for the terminal."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        made.add_column(column, overflow="fold")
+    return made
 
 
-def _print(table: Table) -> None:
+def print_table(shown: Table) -> None:
+    """Print a table and an empty line."""
     # Piped into a file, a table is as wide as it needs to be.
     console = Console()
     if not console.is_terminal:
         console.width = 240
-    console.print(table)
+    console.print(shown)
     console.print()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.artifacts.evaluation import Measured
+from posttrain.artifacts.evaluation import Evaluation
 from posttrain.diagnosis.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
 from posttrain.diagnosis.passk import Floats, informative_rate, ladder, largest_k, pass_at_k, pass_hat_k, usual_samples
-from posttrain.diagnosis.support import Paired, SupportSets, counts, distinct_right, pair, support_sets
+from posttrain.diagnosis.support import Paired, Rows, SupportSets, as_columns, distinct_right, pair, support_sets
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,15 @@ class Comparison:
     slices: dict[str, Comparison]
 
 
-def summarise(measured: Sequence[Measured], seed: int = 0) -> Summary:
+def summarise(measured: Rows, seed: int = 0) -> Summary:
     """Everything that one evaluation says."""
-    ordered = sorted(measured, key=lambda row: row.problem_id)  # so that the rows' order does not change the draws
-    ks = ladder(usual_samples(counts(ordered)[0]))
-    parts = {name: [row for row in ordered if row.slice == name] for name in sorted({row.slice for row in ordered})}
-    slices = {name: _summary(rows, ks, seed, {}) for name, rows in parts.items()}
-    return _summary(ordered, ks, seed, slices)
+    evaluation = as_columns(measured)
+    ks = ladder(usual_samples(evaluation.scored_M))
+    slices = {name: _summary(evaluation.in_slice(name), ks, seed, {}) for name in evaluation.slices}
+    return _summary(evaluation, ks, seed, slices)
 
 
-def compare(before: Sequence[Measured], after: Sequence[Measured], k: int | None = None, seed: int = 0) -> Comparison:
+def compare(before: Rows, after: Rows, k: int | None = None, seed: int = 0) -> Comparison:
     """What changed from one policy to another on the same problems.
 
     Args:
@@ -96,14 +95,14 @@ def compare(before: Sequence[Measured], after: Sequence[Measured], k: int | None
     """
     pairs = pair(before, after)
     k = largest_k(usual_samples(_scored_by_both(pairs))) if k is None else k
-    names = sorted({row.slice for row in (*pairs.before, *pairs.unscorable)})
+    names = sorted({*pairs.before.slices, *pairs.unscorable.slices})
     slices = {name: _comparison(pairs.in_slice(name), k, seed, {}) for name in names}
     return _comparison(pairs, k, seed, slices)
 
 
-def _summary(rows: Sequence[Measured], ks: tuple[int, ...], seed: int, slices: dict[str, Summary]) -> Summary:
-    usable = [row for row in rows if row.scored]
-    scored_M, correct_M = counts(usable)
+def _summary(rows: Evaluation, ks: tuple[int, ...], seed: int, slices: dict[str, Summary]) -> Summary:
+    usable = rows.take(rows.scored_M > 0)
+    scored_M, correct_M = usable.scored_M, usable.correct_M
     half = largest_k(ks[-1])
 
     def curve(estimator: Callable[[Floats, Floats, int], Floats], ks: Sequence[int]) -> dict[int, Interval]:
@@ -111,32 +110,31 @@ def _summary(rows: Sequence[Measured], ks: tuple[int, ...], seed: int, slices: d
         return dict(zip(ks, bootstrap_columns(np.column_stack(columns), seed), strict=True)) if ks else {}
 
     headroom_M = pass_at_k(scored_M, correct_M, half) - pass_at_k(scored_M, correct_M, 1)
-    lengths_M3 = np.array([_lengths(row) for row in usable]).reshape(-1, 3)
+    lengths_M3 = np.column_stack([usable.tokens_M, usable.tokens_right_M, usable.tokens_wrong_M])
     tokens, right, wrong = bootstrap_columns(lengths_M3, seed, bounds=None)
     return Summary(
         problems=len(usable),
         unscorable_problems=len(rows) - len(usable),
-        unscorable_samples=sum(row.sampled - row.scored for row in rows),
+        unscorable_samples=int((rows.sampled_M - rows.scored_M).sum()),
         samples=usual_samples(scored_M),
         too_few={k: int((scored_M < k).sum()) for k in ks},
         pass_at=curve(pass_at_k, ks),
         pass_hat=curve(pass_hat_k, ks),
         informative=curve(informative_rate, [k for k in ks if k > 1]),
         headroom=bootstrap(headroom_M, seed),
-        distinct_right=bootstrap([distinct_right(row, row.scored) for row in usable], seed, bounds=None),
+        distinct_right=bootstrap(distinct_right(usable, scored_M), seed, bounds=None),
         tokens=tokens,
         tokens_right=right,
         tokens_wrong=wrong,
-        truncated=bootstrap([row.truncated / row.sampled for row in usable], seed),
+        truncated=bootstrap(usable.truncated_M / usable.sampled_M, seed),
         slices=slices,
     )
 
 
 def _comparison(pairs: Paired, k: int, seed: int, slices: dict[str, Comparison]) -> Comparison:
-    (scored0_M, correct0_M), (scored1_M, correct1_M) = counts(pairs.before), counts(pairs.after)
     before_M2, after_M2 = (
-        np.column_stack([pass_at_k(scored_M, correct_M, 1), pass_at_k(scored_M, correct_M, k)])
-        for scored_M, correct_M in ((scored0_M, correct0_M), (scored1_M, correct1_M))
+        np.column_stack([pass_at_k(side.scored_M, side.correct_M, each) for each in (1, k)])
+        for side in (pairs.before, pairs.after)
     )
     # A problem that one side cannot estimate is left out of both, or before, after and difference would disagree.
     lacking_M2 = np.isnan(before_M2) | np.isnan(after_M2)
@@ -145,7 +143,7 @@ def _comparison(pairs: Paired, k: int, seed: int, slices: dict[str, Comparison])
     pass_1, pass_k = (
         Change(*change) for change in zip(*sides, paired_difference(before_M2, after_M2, seed), strict=True)
     )
-    kept_M = (correct0_M > 0) & (correct1_M > 0)
+    kept_M = (pairs.before.correct_M > 0) & (pairs.after.correct_M > 0)
     return Comparison(
         problems=len(pairs.before),
         k=k,
@@ -159,16 +157,4 @@ def _comparison(pairs: Paired, k: int, seed: int, slices: dict[str, Comparison])
 
 
 def _scored_by_both(pairs: Paired) -> Floats:
-    return np.minimum(counts(pairs.before)[0], counts(pairs.after)[0])
-
-
-def _lengths(row: Measured) -> tuple[float, float, float]:
-    """Mean length of all, of right and of wrong completions; NaN where there are none."""
-    samples = list(zip(row.tokens, row.scores, strict=True))
-    right = [length for length, score in samples if score == 1]
-    wrong = [length for length, score in samples if score is not None and score < 1]
-    return _mean(row.tokens), _mean(right), _mean(wrong)
-
-
-def _mean(lengths: Sequence[int]) -> float:
-    return float(np.mean(lengths)) if lengths else np.nan
+    return np.minimum(pairs.before.scored_M, pairs.after.scored_M)

@@ -27,6 +27,10 @@ DIFFERENCE: Bounds = (-1.0, 1.0)
 # observed range, the widest that a percentile bootstrap can answer, is no 95% interval.
 FEWEST_TO_RESAMPLE = 6
 
+# Above so many problems, random groups of problems are resampled instead of single ones: a mean over groups of equal
+# size has the variance of the mean over problems, and a million problems need no matrix of draws.
+GROUPS = 4096
+
 # Values that print alike. Resampling them would claim certainty.
 CONSTANT = 1e-3
 
@@ -142,14 +146,29 @@ def share(successes: int, trials: int, level: float = LEVEL) -> Interval:
 
 def _resampled_means(values_MK: Floats, present_MK: np.ndarray, seed: int, draws: int) -> Floats:
     """Mean of each column in each draw of M problems with replacement; NaN where a draw met no value. Shape (D, K)."""
-    problems = len(values_MK)
-    if problems == 0:
+    if len(values_MK) == 0:
         return np.full((draws, values_MK.shape[1]), np.nan)
+    sums_GK, counts_GK = _grouped(np.where(present_MK, values_MK, 0.0), present_MK.astype(np.float64), seed)
+    problems = len(sums_GK)
     drawn_DM = np.random.default_rng(seed).integers(problems, size=(draws, problems))
     drawn_DM += problems * np.arange(draws)[:, None]
     times_DM = np.bincount(drawn_DM.ravel(), minlength=draws * problems).reshape(draws, problems).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        return (times_DM @ np.where(present_MK, values_MK, 0.0)) / (times_DM @ present_MK.astype(np.float64))
+        return (times_DM @ sums_GK) / (times_DM @ counts_GK)
+
+
+def _grouped(values_MK: Floats, present_MK: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Sums and counts of random groups of problems; each problem its own group while there are few. Shapes (G, K)."""
+    problems = len(values_MK)
+    if problems <= GROUPS:
+        return values_MK, present_MK
+    group_M = np.random.default_rng([seed, problems]).permutation(problems) % GROUPS
+    columns = range(values_MK.shape[1])
+
+    def total(cells_MK: Floats) -> Floats:
+        return np.column_stack([np.bincount(group_M, cells_MK[:, j], GROUPS) for j in columns])
+
+    return total(values_MK), total(present_MK)
 
 
 def _interval(values_M: Floats, means_D: Floats, level: float, bounds: Bounds | None) -> Interval:

@@ -7,6 +7,8 @@ unbiased estimate and gets NaN; the caller counts those.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -76,13 +78,29 @@ def ladder(samples: int) -> tuple[int, ...]:
     return tuple(sorted(powers | {half, max(1, samples)}))
 
 
+def log_choose(n: NDArray[Any], k: NDArray[Any]) -> Floats:
+    """log C(n, k) for whole numbers of one shape; minus infinity where k > n."""
+    most = int(max(n.max(initial=0), k.max(initial=0)))
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])
+    n, k = n.astype(np.int64), k.astype(np.int64)
+    fits = k <= n
+    left = np.where(fits, n - k, 0)
+    return np.where(fits, log_factorial[n] - log_factorial[k] - log_factorial[left], -np.inf)
+
+
 def _all_of_k(scored_M: Floats, marked_M: Floats, k: int) -> Floats:
     """C(marked, k) / C(scored, k) as a product of k factors in [0, 1]: binomials themselves overflow from n = 1030."""
-    share_M = np.where(scored_M >= k, 1.0, np.nan)
+    if not scored_M.size:
+        return np.zeros(0)
+    # Many problems share their two counts: each pair is computed once.
+    width = float(max(scored_M.max(), marked_M.max())) + 1
+    pairs_P, inverse_M = np.unique(scored_M * width + marked_M, return_inverse=True)
+    scored_P, marked_P = np.divmod(pairs_P, width)
+    share_P = np.where(scored_P >= k, 1.0, np.nan)
     for j in range(k):
         # Problems with n <= j < k are NaN already; the floor of 1 only avoids their division by zero.
-        share_M *= np.maximum(marked_M - j, 0) / np.maximum(scored_M - j, 1)
-    return share_M
+        share_P *= np.maximum(marked_P - j, 0) / np.maximum(scored_P - j, 1)
+    return share_P[inverse_M]
 
 
 def _checked(scored_M: ArrayLike, correct_M: ArrayLike, k: int) -> tuple[Floats, Floats]:

@@ -107,7 +107,9 @@ class RuleTable(_Entry):
         """
         if unknown := values.keys() - self.thresholds.keys():
             raise ConfigError(f"no threshold is called {sorted(unknown)[0]!r}; there are {', '.join(self.thresholds)}")
-        changed = {name: t.model_copy(update={"value": values.get(name, t.value)}) for name, t in self.thresholds.items()}
+        changed = {
+            name: t.model_copy(update={"value": values.get(name, t.value)}) for name, t in self.thresholds.items()
+        }
         return self.model_copy(update={"thresholds": changed})
 
 

@@ -14,16 +14,14 @@ gains and losses are corrected twice:
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.artifacts.evaluation import Measured
+from posttrain.artifacts.evaluation import Evaluation, Measured
 from posttrain.diagnosis.intervals import DIFFERENCE, Interval, bootstrap, share, zero_success_bound
-from posttrain.diagnosis.passk import Floats, pass_at_k
+from posttrain.diagnosis.passk import Floats, log_choose
 from posttrain.errors import ContractError
 
 LUCK = 0.05
@@ -33,15 +31,14 @@ LUCK = 0.05
 class Paired:
     """The problems scored in both evaluations, in the order of their ids; row i of both is the same problem."""
 
-    before: tuple[Measured, ...]
-    after: tuple[Measured, ...]
-    unscorable: tuple[Measured, ...]
+    before: Evaluation
+    after: Evaluation
+    unscorable: Evaluation
     """Problems left out because one of the evaluations could score none of their samples."""
 
     def in_slice(self, name: str) -> Paired:
         """The pairs of one slice."""
-        sides = (self.before, self.after, self.unscorable)
-        return Paired(*(tuple(row for row in rows if row.slice == name) for rows in sides))
+        return Paired(self.before.in_slice(name), self.after.in_slice(name), self.unscorable.in_slice(name))
 
 
 @dataclass(frozen=True)
@@ -80,91 +77,89 @@ class SupportSets:
     coverage_change: Interval
 
 
-def pair(before: Sequence[Measured], after: Sequence[Measured]) -> Paired:
+Rows = Evaluation | Iterable[Measured]
+
+
+def as_columns(evaluation: Rows) -> Evaluation:
+    """An evaluation, or its rows, by column."""
+    return evaluation if isinstance(evaluation, Evaluation) else Evaluation.of(evaluation)
+
+
+def pair(before: Rows, after: Rows) -> Paired:
     """Pair two evaluations by problem.
 
     Raises:
         ContractError: they are not of the same problems, list one twice, or file one under different slices.
     """
-    old, new = _by_id(before, "before"), _by_id(after, "after")
-    if differing := sorted(old.keys() ^ new.keys()):
-        first = differing[0]
-        gone, come = len(old.keys() - new.keys()), len(new.keys() - old.keys())
+    before, after = as_columns(before), as_columns(after)
+    _refuse_repeated(before, "before")
+    _refuse_repeated(after, "after")
+    old, new = before.problem_id_M, after.problem_id_M
+    if len(old) != len(new) or (old != new).any():
+        gone, come = np.setdiff1d(old, new), np.setdiff1d(new, old)
+        first = min([*gone[:1].tolist(), *come[:1].tolist()])
         raise ContractError(
-            f"the evaluations differ in {len(differing)} problems ({gone} only before, {come} only after), first "
-            f"{first!r}, only {'before' if first in old else 'after'}; evaluate both policies on the same problems"
+            f"the evaluations differ in {len(gone) + len(come)} problems ({len(gone)} only before, {len(come)} only "
+            f"after), first {first!r}, only {'before' if first in gone else 'after'}; evaluate both policies on the "
+            "same problems"
         )
-    for key in sorted(old):
-        if old[key].slice != new[key].slice:
-            raise ContractError(
-                f"problem {key!r} is in slice {old[key].slice!r} before and {new[key].slice!r} after; "
-                "evaluate both policies on one problem file"
-            )
-    usable = [key for key in sorted(old) if old[key].scored and new[key].scored]
-    unscorable = tuple(old[key] for key in sorted(old.keys() - set(usable)))
-    return Paired(tuple(old[key] for key in usable), tuple(new[key] for key in usable), unscorable)
-
-
-def counts(rows: Sequence[Measured]) -> tuple[Floats, Floats]:
-    """Scored and correct samples of each problem. Shapes (M,), (M,)."""
-    return np.array([row.scored for row in rows], dtype=float), np.array([row.correct for row in rows], dtype=float)
+    moved_M = np.flatnonzero(before.slice_M != after.slice_M)
+    if moved_M.size:
+        i = moved_M[0]
+        raise ContractError(
+            f"problem {old[i]!r} is in slice {before.slice_M[i]!r} before and {after.slice_M[i]!r} after; "
+            "evaluate both policies on one problem file"
+        )
+    usable_M = (before.scored_M > 0) & (after.scored_M > 0)
+    return Paired(before.take(usable_M), after.take(usable_M), before.take(~usable_M))
 
 
 def support_sets(pairs: Paired, seed: int = 0) -> SupportSets:
     """The four support sets of paired evaluations, corrected for luck, and their distinct right answers."""
-    (scored0_M, correct0_M), (scored1_M, correct1_M) = counts(pairs.before), counts(pairs.after)
-    in0_M, in1_M = correct0_M > 0, correct1_M > 0
-    ids_M = np.array([row.problem_id for row in pairs.before], dtype=object)
-    outside_M = ~in0_M & ~in1_M
-    fewest = int(np.minimum(scored0_M, scored1_M)[outside_M].min()) if outside_M.any() else None
-    coverage_M2 = np.array([_coverage(*rows) for rows in zip(pairs.before, pairs.after, strict=True)]).reshape(-1, 2)
+    before, after = pairs.before, pairs.after
+    in0_M, in1_M = before.correct_M > 0, after.correct_M > 0
+    ids_M, outside_M = before.problem_id_M, ~in0_M & ~in1_M
+    fewest_M = np.minimum(before.scored_M, after.scored_M)
+    fewest = int(fewest_M[outside_M].min()) if outside_M.any() else None
+    coverage0_M, coverage1_M = distinct_right(before, fewest_M), distinct_right(after, fewest_M)
     return SupportSets(
-        problems=len(ids_M),
+        problems=len(before),
         unscorable=len(pairs.unscorable),
         kept=_part(ids_M, in0_M & in1_M),
-        gained=_crossing(ids_M, scored0_M, correct0_M, scored1_M, correct1_M, seed),
-        lost=_crossing(ids_M, scored1_M, correct1_M, scored0_M, correct0_M, seed),
+        gained=_crossing(before, after, seed),
+        lost=_crossing(after, before, seed),
         outside=_part(ids_M, outside_M),
         outside_bound=None if fewest is None else zero_success_bound(fewest),
-        coverage_before=bootstrap(coverage_M2[:, 0], seed, bounds=None),
-        coverage_after=bootstrap(coverage_M2[:, 1], seed, bounds=None),
-        coverage_change=bootstrap(coverage_M2[:, 1] - coverage_M2[:, 0], seed, bounds=None),
+        coverage_before=bootstrap(coverage0_M, seed, bounds=None),
+        coverage_after=bootstrap(coverage1_M, seed, bounds=None),
+        coverage_change=bootstrap(coverage1_M - coverage0_M, seed, bounds=None),
     )
 
 
-def _coverage(before: Measured, after: Measured) -> tuple[float, float]:
-    samples = min(before.scored, after.scored)
-    return distinct_right(before, samples), distinct_right(after, samples)
+def distinct_right(evaluation: Evaluation, samples_M: Floats) -> Floats:
+    """Distinct right answers of each problem, as expected in a random `samples_M` of those scored. Shape (M,).
 
-
-def distinct_right(row: Measured, samples: int) -> float:
-    """Distinct right answers of a problem, as expected in a random `samples` of those scored."""
-    if samples >= row.scored:
-        return float(len(row.right_answers))
-    # A right answer without a count of its own was seen at least once.
-    given = [min(row.answers.get(answer, 1), row.scored) for answer in row.right_answers]
-    return float(pass_at_k([row.scored] * len(given), given, samples).sum())
+    An answer given v times of n is among s random ones with probability 1 - C(n - v, s) / C(n, s).
+    """
+    votes, n_M = evaluation.votes, evaluation.scored_M
+    lengths_M = np.diff(votes.offsets)
+    n_V, s_V = np.repeat(n_M, lengths_M), np.repeat(np.minimum(samples_M, n_M), lengths_M)
+    missed_V = np.exp(log_choose(n_V - np.minimum(votes.counts, n_V), s_V) - log_choose(n_V, s_V))
+    return votes.sum_by_problem(np.where(votes.right, 1 - missed_V, 0.0))
 
 
 def _part(ids_M: np.ndarray, in_M: np.ndarray) -> Part:
     return Part(tuple(ids_M[in_M]), share(int(in_M.sum()), len(ids_M)))
 
 
-def _crossing(
-    ids_M: np.ndarray,
-    scored_out_M: Floats,
-    correct_out_M: Floats,
-    scored_in_M: Floats,
-    correct_in_M: Floats,
-    seed: int,
-) -> Crossing:
-    """Problems inside the support in the evaluation `in`, outside it in `out`; gained and lost differ only in order."""
-    crossed_M = (correct_out_M == 0) & (correct_in_M > 0)
-    solid_M = crossed_M & _solid(correct_in_M, scored_in_M, scored_out_M)
-    part, solid = _part(ids_M, crossed_M), int(solid_M.sum())
-    excess = bootstrap(
-        solid_M - _by_luck(scored_out_M, scored_in_M, correct_out_M + correct_in_M), seed, bounds=DIFFERENCE
-    )
+def _crossing(out: Evaluation, into: Evaluation, seed: int) -> Crossing:
+    """Problems outside the support in the evaluation `out` and inside it in `into`; gained and lost differ in order."""
+    crossed_M = (out.correct_M == 0) & (into.correct_M > 0)
+    solid_M = crossed_M & _solid(into.correct_M, into.scored_M, out.scored_M)
+    ids_M, solid = out.problem_id_M, int(solid_M.sum())
+    part = _part(ids_M, crossed_M)
+    luck_M = _by_luck(out.scored_M, into.scored_M, out.correct_M + into.correct_M)
+    excess = bootstrap(solid_M - luck_M, seed, bounds=DIFFERENCE)
     beyond_luck = Interval(
         max(excess.estimate, 0.0),
         max(excess.low, 0.0),
@@ -183,18 +178,15 @@ def _by_luck(scored_out_M: Floats, scored_in_M: Floats, correct_M: Floats) -> Fl
     """Probability, if nothing changed, that a problem's correct samples all fall `in` and count as solid."""
     fits_M = (correct_M > 0) & (correct_M <= scored_in_M)
     solid_M = fits_M & _solid(np.minimum(correct_M, scored_in_M), scored_in_M, scored_out_M)
-    luck_M = np.zeros(len(correct_M))
-    for i in np.flatnonzero(solid_M):
-        n_in, n_all, s = int(scored_in_M[i]), int(scored_in_M[i] + scored_out_M[i]), int(correct_M[i])
-        luck_M[i] = math.comb(n_in, s) / math.comb(n_all, s)
-    return luck_M
+    chosen_M = log_choose(scored_in_M, np.minimum(correct_M, scored_in_M))
+    luck_M = np.exp(chosen_M - log_choose(scored_in_M + scored_out_M, correct_M))
+    return np.where(solid_M, luck_M, 0.0)
 
 
-def _by_id(rows: Sequence[Measured], side: str) -> dict[str, Measured]:
-    times = Counter(row.problem_id for row in rows)
-    if repeated := sorted(key for key, count in times.items() if count > 1):
+def _refuse_repeated(evaluation: Evaluation, side: str) -> None:
+    ids_M, times_M = np.unique(evaluation.problem_id_M.astype(str), return_counts=True)
+    if (repeated := ids_M[times_M > 1]).size:
         raise ContractError(
-            f"the evaluation {side} lists {len(repeated)} problems more than once, first {repeated[0]!r}; "
+            f"the evaluation {side} lists {len(repeated)} problems more than once, first {str(repeated[0])!r}; "
             "evaluate each problem once"
         )
-    return {row.problem_id: row for row in rows}

@@ -124,9 +124,9 @@ def _renamed(use: StepUse, current: str, suffix: str) -> dict[str, StageSpec]:
     entry = step(use.step)
     if unknown := use.settings.keys() - entry.stages.keys():
         raise ConfigError(f"step {use.step}: no stage {sorted(unknown)[0]!r} in it; it has {', '.join(entry.stages)}")
-    names = {
-        local: (f"{use.step}_{local}" if local == _STEP_POLICY else local) + suffix for local in entry.stages
-    } | {CURRENT: current}
+    names = {local: (f"{use.step}_{local}" if local == _STEP_POLICY else local) + suffix for local in entry.stages} | {
+        CURRENT: current
+    }
     placed = {}
     for local, spec in entry.stages.items():
         made = _with_parents(spec, names, [])

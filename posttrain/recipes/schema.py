@@ -8,6 +8,7 @@ parameter for each.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -68,6 +69,16 @@ class Recipe(BaseModel):
     inputs: dict[str, Input]
     stages: dict[str, StageSpec]
     result: str = Field(default="", description="the stage whose policy the recipe is for; empty = its last policy")
+
+    def overlaid(self, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """With other settings: stage or room → settings; a stage's own name wins over its room's."""
+        stages = {
+            name: spec.model_copy(
+                update={"settings": {**spec.settings, **settings.get(spec.use, {}), **settings.get(name, {})}}
+            )
+            for name, spec in self.stages.items()
+        }
+        return self.model_copy(update={"stages": stages})
 
     @field_validator("name")
     @classmethod

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.evaluation import Measured, read_evaluation
+from posttrain.artifacts.evaluation import Evaluation, measured_on, read_evaluation
 from posttrain.artifacts.record import Record, has_record, read_record
 from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
 from posttrain.diagnosis.intervals import Interval
@@ -33,7 +33,7 @@ class Evaluated:
     """A policy that was measured."""
 
     record: Record  # of the evaluation
-    measured: list[Measured]
+    measured: Evaluation
     summary: Summary
 
     @property
@@ -84,7 +84,9 @@ class Run:
         )
         found = [Artifact(path, read_record(path, verify=False)) for path in paths if has_record(path)]
         found.sort(key=lambda artifact: artifact.record.started)
-        evaluations = [artifact for artifact in found if artifact.record.kind is Kind.EVALUATION]
+        evaluations = _on_the_same(
+            [a for a in found if a.record.kind is Kind.EVALUATION and not a.record.absent and not _is_copy(a.record)]
+        )
         # In the order of the policies: a runner may measure the base last.
         evaluations.sort(key=lambda artifact: _policy(artifact.record).started)
         decisions = [artifact for artifact in found if artifact.record.kind is Kind.DECISION]
@@ -95,6 +97,18 @@ class Run:
         """What the report's own record says."""
         verdict = str(self.decision.facts["verdict"]) if self.decision else "none"
         return {"evaluations": len(self.evaluations), "verdict": verdict}
+
+
+def _on_the_same(evaluations: list[Artifact]) -> list[Artifact]:
+    """Those of the problems that most policies were measured on: others (anchors, an exam) cannot stand beside them."""
+    measured = [measured_on(artifact.record) for artifact in evaluations]
+    most = max(measured, key=measured.count, default="")
+    return [artifact for artifact, digest in zip(evaluations, measured, strict=True) if digest == most]
+
+
+def _is_copy(evaluation: Record) -> bool:
+    """Whether it repeats the one before: a round with nothing to do measures nothing."""
+    return bool(evaluation.counts.get("reused"))
 
 
 def _evaluated(artifact: Artifact) -> Evaluated:

@@ -1,19 +1,21 @@
-"""The base policy of the Countdown world: a Qwen2 of 0.86M parameters, pre-trained from nothing in under a minute.
+"""The base policies of Countdown worlds: small Qwen2s, pre-trained from nothing in well under a minute.
 
-It learns to write `+ -` expressions of the prompt's digits, of which `RIGHT` in a hundred were chosen to be right and
-the others at random (some are right by chance), so it knows every easy answer and prefers none. `*` is in its
-vocabulary but in none of its completions. Held-out problems are not trained on. What is written is an ordinary Hugging
-Face directory; the tokenizer has one token a character, and there is no chat template.
+Unless told otherwise it has 0.86M parameters and learns to write `+ -` expressions of the prompt's digits, 15% of them
+chosen to be right and the others at random (some are right by chance), so it knows every easy answer and prefers none.
+`*` is in its vocabulary but in none of its completions. Held-out problems are not trained on. What is written is an
+ordinary Hugging Face directory; the tokenizer has one token a character, and there is no chat template.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posttrain.worlds.countdown import Problem, expressions, solutions
+from posttrain.worlds.countdown import EASY, Problem, expressions, solutions
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +24,33 @@ if TYPE_CHECKING:
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = "0123456789+-*=:"
 PROMPT_TOKENS, COMPLETION_TOKENS = 7, 6  # `357=22:` and `3*5+7<eos>`: every row has the same length, nothing is padded
-RIGHT = 0.15
 BATCH = 128
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 30
 THREADS = 1  # the order of a sum, and so the bytes, depend on it; and two threads on busy cores spin for each other
+
+
+@dataclass(frozen=True)
+class Size:
+    """The policy's widths and depth."""
+
+    hidden: int = 128
+    intermediate: int = 384
+    layers: int = 4
+    heads: int = 4
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is written under the prompts of one slice."""
+
+    right: float = 0.15
+    """Share of expressions that are chosen to be right; the others are drawn from all of them."""
+    ops: str = "+-"
+    """Operations of all expressions, right or not."""
+
+
+LESSONS: Mapping[str, Lesson] = {EASY: Lesson()}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -49,16 +73,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def config(vocabulary: int) -> Qwen2Config:
+def config(vocabulary: int, size: Size) -> Qwen2Config:
     from transformers import Qwen2Config
 
     return Qwen2Config(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=64,
         tie_word_embeddings=True,
         pad_token_id=0,
@@ -73,27 +97,42 @@ def pretrain(
     seed: int = 0,
     steps: int = 300,
     progress: Callable[[int, int], None] | None = None,
+    size: Size | None = None,
+    lessons: Mapping[str, Lesson] = LESSONS,
 ) -> Path:
-    """Train the policy on the problems' `+ -` expressions and write it to `directory`."""
+    """Train a policy on the problems' expressions and write it to `directory`.
+
+    Args:
+        lessons: slice → what is written under its prompts; every problem's slice has one.
+    """
     import torch
     from transformers import Qwen2ForCausalLM
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with one_thread():
         characters = tokenizer()
-        corpus = Corpus(characters, problems)
+        corpus = Corpus(characters, problems, lessons)
         chance = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):  # the weights are drawn from torch's global generator
             torch.manual_seed(seed)
-            policy = Qwen2ForCausalLM(config(len(characters)))
+            policy = Qwen2ForCausalLM(config(len(characters), size or Size()))
         train(policy, lambda: corpus.draw(BATCH, chance), steps, progress)
-    finally:
-        torch.set_num_threads(threads)
     policy.generation_config.update(do_sample=True, temperature=1.0, max_new_tokens=COMPLETION_TOKENS)
     policy.save_pretrained(directory)
     characters.save_pretrained(directory)
     return directory
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """`THREADS` for torch, and then what it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train(
@@ -125,26 +164,28 @@ def train(
 
 
 class Corpus:
-    """The pre-training distribution: a problem, then one of its right `+ -` expressions or any of them."""
+    """The pre-training distribution: a problem, then one of its right expressions or any of them."""
 
-    def __init__(self, characters: PreTrainedTokenizerFast, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self, characters: PreTrainedTokenizerFast, problems: Sequence[Problem], lessons: Mapping[str, Lesson]
+    ) -> None:
         import torch
 
         right, written = [], []
         for problem in problems:
-            allowed = expressions(problem.numbers, "+-")
+            allowed = expressions(problem.numbers, lessons[problem.slice].ops)
             answers = solutions(problem.numbers, problem.target)
             written.append(self._encode(characters, problem, allowed))
             right.append(self._encode(characters, problem, [text for text in allowed if text in answers]))
         self._right, self._written = self._table(right), self._table(written)
-        self._rows = torch.arange(len(problems))
+        self._share = torch.tensor([lessons[problem.slice].right for problem in problems])
 
     def draw(self, batch: int, chance: torch.Generator) -> torch.Tensor:
         """Token ids of `batch` rows, shape (batch, PROMPT_TOKENS + COMPLETION_TOKENS)."""
         import torch
 
-        problem = torch.randint(len(self._rows), (batch,), generator=chance)
-        wants_right = torch.rand(batch, generator=chance) < RIGHT
+        problem = torch.randint(len(self._share), (batch,), generator=chance)
+        wants_right = torch.rand(batch, generator=chance) < self._share[problem]
         place = torch.rand(batch, generator=chance)
         drawn = [tokens[problem, (place * count[problem]).long()] for tokens, count in (self._right, self._written)]
         return torch.where(wants_right[:, None], *drawn)

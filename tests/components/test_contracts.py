@@ -269,7 +269,7 @@ def test_before_must_have_measured_the_same_problems(home, tmp_path, out):
     others = prepared(tmp_path / "others", [problem(n) for n in range(50, 58)])
     before = evaluated(tmp_path / "before", home / "policy", others, [1] * 8)
     parents = {"policy": [home / "policy"], "problems": [home / "problems"], "before": [before]}
-    mentions = ["'before' measured other problems", "measure both on the same"]
+    mentions = ["are of different problems", "measure both policies on the same"]
     refused("evaluate", parents, {"max_new_tokens": 8}, out, ContractError, *mentions)
 
 
@@ -319,13 +319,13 @@ def duel(home, tmp_path):
 def test_a_gate_refuses_another_decoding(home, tmp_path, out, duel, name, value):
     other = evaluated(tmp_path / "other", home / "sibling", home / "problems", [4] * 40, **{name: value})
     parents = duel | {"candidate": [other]}
-    refused("gate", parents, {}, out, ContractError, f"evaluated with {name}={value}, champion with", "use the same")
+    refused("gate", parents, {}, out, ContractError, f"differ in {name}", str(value), "measure both alike")
 
 
 def test_a_gate_refuses_other_problems(home, tmp_path, out, duel):
     others = prepared(tmp_path / "others", [problem(n) for n in range(50, 58)])
     other = evaluated(tmp_path / "other", home / "sibling", others, [4] * 40)
-    refused("gate", duel | {"candidate": [other]}, {}, out, ContractError, "different problems; use the same")
+    refused("gate", duel | {"candidate": [other]}, {}, out, ContractError, "of different problems", "on the same")
 
 
 def decision(duel, out, **settings):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from posttrain.artifacts.evaluation import Evaluation
 from posttrain.diagnosis.intervals import bootstrap, zero_success_bound
 from posttrain.diagnosis.support import _by_luck, _solid, distinct_right, pair, support_sets
 from posttrain.errors import ContractError
@@ -118,22 +119,24 @@ def test_coverage_counts_distinct_right_answers(evaluation) -> None:
 
 def test_coverage_is_compared_at_equal_samples(evaluation) -> None:
     """The same policy sampled 64 and 8 times finds more answers in 64, which is no change."""
-    (row,) = evaluation([4], n=64, distinct=4)
-    assert distinct_right(row, 64) == 4
-    assert distinct_right(row, 16) == pytest.approx(4 * 16 / 64)
-    sets = support_sets(pair([row] * 1, evaluation([1], n=16)))
-    assert sets.coverage_before.estimate == sets.coverage_after.estimate == 1
+    rows = evaluation([4], n=64, distinct=4)
+    row = Evaluation.of(rows)
+    assert distinct_right(row, np.array([64.0])) == pytest.approx(4)
+    assert distinct_right(row, np.array([16.0])) == pytest.approx(4 * 16 / 64)
+    sets = support_sets(pair(rows, evaluation([1], n=16)))
+    assert sets.coverage_before.estimate == pytest.approx(1)
+    assert sets.coverage_after.estimate == pytest.approx(1)
 
 
 def test_unscorable_problems_are_left_out_and_counted(evaluation) -> None:
     before = evaluation([3, 0, 4], n=[64, 0, 64])
     after = evaluation([0, 5, 4], n=[0, 64, 64])
     paired = pair(before, after)
-    assert [row.problem_id for row in paired.before] == ["p0002"]
+    assert paired.before.problem_id_M.tolist() == ["p0002"]
     sets = support_sets(paired)
     assert (sets.problems, sets.unscorable) == (1, 2)
     assert len(paired.in_slice("all").unscorable) == 2
-    assert paired.in_slice("other").before == ()
+    assert paired.in_slice("other").before.slices == []
 
 
 def test_no_problems() -> None:

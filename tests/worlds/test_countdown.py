@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +41,9 @@ def guess(asked: list[Problem], ops: str, seed: int, wisdom: float = 0.0) -> lis
                 problem_id=problem.row()["id"],
                 slice=problem.slice,
                 scores=[float(mark) for mark in right],
-                right_answers=sorted({e for e, mark in zip(said, right, strict=True) if mark}),
-                answers=dict(Counter(said)),
+                answers=sorted(set(said)),
+                answer_counts=[said.count(e) for e in sorted(set(said))],
+                answer_right=[right[said.index(e)] for e in sorted(set(said))],
                 tokens=[6] * N,
                 truncated=0,
                 logprobs=[-1.0] * N,
@@ -117,8 +117,9 @@ def test_the_same_policy_twice_seldom_seems_to_play_a_role(held_out: list[Proble
                 problem_id=str(index),
                 slice=problem.slice,
                 scores=[1.0] * c + [0.0] * (N - c),
-                right_answers=["right"] * min(c, 1),
-                answers={},
+                answers=["right"] * min(c, 1),
+                answer_counts=[c] * min(c, 1),
+                answer_right=[True] * min(c, 1),
                 tokens=[6] * N,
                 truncated=0,
                 logprobs=[-1.0] * N,

@@ -1,0 +1,127 @@
+"""The ablation pipeline: candidate recipes in parallel, measured on the same problems, compared in pairs.
+
+Which recipes is decided when the pipeline is started: each branch is the stage `follow` with another recipe.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl
+from posttrain.components.catalogue import load_stage
+from posttrain.pipelines.compiler import load_component
+from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, in_loop, parameters, schedule
+
+_TEXT: dict[str, tuple[Any, str]] = {
+    "base": (inspect.Parameter.empty, "The policy that every candidate starts from (path, file:// or s3://)."),
+    "problems": (inspect.Parameter.empty, "Training problems: rows with prompt, verifier and reference."),
+    "held_out": (inspect.Parameter.empty, "Held-out problems that every candidate is measured on."),
+    "demos": ("", "Demonstrations; empty if no candidate needs them."),
+    "preferences": ("", "Preferences; empty if no candidate needs them."),
+    "teacher": ("", "A stronger policy; empty if no candidate needs one."),
+}
+_CANDIDATES = "The candidates: [{name, recipe}], a recipe being YAML text or a named one whose inputs are those above."
+_STAGE_SETTINGS = "Other settings of the recipes' stages, by stage or room."
+_EVALUATION = {"samples": 64, "max_new_tokens": 512, "temperature": 1.0}
+
+
+def compile_ablation(path: Path, scheduling: Scheduling | None = None) -> None:
+    """Write the ablation pipeline as YAML."""
+    compiler.Compiler().compile(build_ablation(scheduling or Scheduling()), str(path))
+
+
+def build_ablation(scheduling: Scheduling) -> Any:
+    """The pipeline; the signature holds the scheduling parameters as every compiled recipe does."""
+
+    def pipeline(*positional: Any, **named: Any) -> None:
+        _build(scheduling, signature.bind(*positional, **named).arguments)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    texts = [inspect.Parameter(n, kind, default=d, annotation=str) for n, (d, _) in _TEXT.items()]
+    own = [
+        inspect.Parameter("candidates", kind, annotation=list),
+        inspect.Parameter("stage_settings", kind, default={}, annotation=dict),
+        inspect.Parameter("evaluation_settings", kind, default=_EVALUATION, annotation=dict),
+    ]
+    required = [p for p in (*texts, *own) if p.default is p.empty]
+    optional = [p for p in (*texts, *own) if p.default is not p.empty]
+    signature = inspect.Signature([*required, *optional, *parameters()])
+    pipeline.__signature__ = signature  # type: ignore[attr-defined]
+    pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    pipeline.__doc__ = _docstring()
+    pipeline.__name__ = "ablation"
+    return dsl.pipeline(name="ablation", display_name="Compare recipes on the same problems")(pipeline)
+
+
+def _docstring() -> str:
+    told = {name: text for name, (_, text) in _TEXT.items()} | {
+        "candidates": _CANDIDATES,
+        "stage_settings": _STAGE_SETTINGS,
+        "evaluation_settings": "Settings of every evaluation.",
+        **{name: entry.help for name, entry in RUN_TIME.items()},
+    }
+    head = "Candidate recipes in parallel from one base, measured on the same problems and compared in pairs."
+    return "\n".join([head, "", "Args:", *(f"    {name}: {text}" for name, text in told.items())])
+
+
+def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
+    def task(stage: str, shown: str, where: dict[str, Any] = values, /, **arguments: Any) -> dsl.PipelineTask:
+        made = load_component(stage)(**arguments)
+        made.set_display_name(shown)
+        schedule(made, load_stage(stage).image, scheduling, where)
+        return made
+
+    base = task("base", "base_policy", uri=values["base"], name="base_policy")
+    teacher = task("base", "teacher_policy", uri=values["teacher"], name="teacher_policy", settings={"optional": True})
+    held_out = task("prepare", "held_out_problems", uri=values["held_out"], kind="problems", name="held_out_problems")
+    problems = task(
+        "prepare",
+        "train_problems",
+        uri=values["problems"],
+        kind="problems",
+        name="train_problems",
+        held_out=held_out.outputs["data"],
+    )
+    measured = task(
+        "evaluate",
+        "base_evaluation",
+        policy=base.outputs["policy"],
+        problems=held_out.outputs["data"],
+        name="base_evaluation",
+        settings=values["evaluation_settings"],
+    )
+    with dsl.ParallelFor(values["candidates"], name="candidates") as candidate:
+        inside = in_loop(scheduling, values)
+        trained = task(
+            "follow",
+            "policy",
+            inside,
+            base=base.outputs["policy"],
+            problems=problems.outputs["data"],
+            held_out=held_out.outputs["data"],
+            teacher=teacher.outputs["policy"],
+            original=base.outputs["policy"],
+            recipe=candidate.recipe,
+            demos=values["demos"],
+            preferences=values["preferences"],
+            stage_settings=values["stage_settings"],
+        )
+        evaluation = task(
+            "evaluate",
+            "evaluation",
+            inside,
+            policy=trained.outputs["policy"],
+            problems=held_out.outputs["data"],
+            before=measured.outputs["evaluation"],
+            name=candidate.name,
+            settings=values["evaluation_settings"],
+        )
+    task(
+        "contrast",
+        "contrast",
+        candidates=dsl.Collected(evaluation.outputs["evaluation"]),
+        base=measured.outputs["evaluation"],
+        name="contrast",
+    )
