@@ -12,6 +12,7 @@ def diagnose(
     page: dsl.Output[dsl.HTML],
     policy: dsl.Input[dsl.Model] = None,
     before: dsl.Input[dsl.Dataset] = None,
+    training: dsl.Input[dsl.Dataset] = None,
     anchors: dsl.Input[dsl.Dataset] = None,
     anchors_before: dsl.Input[dsl.Dataset] = None,
     teacher: dsl.Input[dsl.Dataset] = None,
@@ -31,6 +32,7 @@ def diagnose(
         evaluation: Of the policy in question.
         policy: That policy, to score given texts under it.
         before: An evaluation of the policy before its last stage, same problems.
+        training: An evaluation of the policy on problems that rewards come from.
         anchors: An evaluation of the policy on problems that must not get worse.
         anchors_before: An earlier policy's evaluation on the same anchors.
         teacher: The teacher's evaluation, same problems.

@@ -26,6 +26,7 @@ from posttrain.diagnosis.signals import (
     level_signals,
     scaffold_signals,
     teacher_signals,
+    training_signals,
 )
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
@@ -47,6 +48,7 @@ PARENTS = {
     "evaluation": ParentSpec(Kind.EVALUATION, help="of the policy in question"),
     "policy": ParentSpec(Kind.POLICY, required=False, help="that policy, to score given texts under it"),
     "before": ParentSpec(Kind.EVALUATION, required=False, help="of the policy before its last stage, same problems"),
+    "training": ParentSpec(Kind.EVALUATION, required=False, help="of the policy, on problems that rewards come from"),
     "anchors": ParentSpec(Kind.EVALUATION, required=False, help="of the policy, on problems that must not get worse"),
     "anchors_before": ParentSpec(Kind.EVALUATION, required=False, help="of an earlier policy, on the same anchors"),
     "teacher": ParentSpec(Kind.EVALUATION, required=False, help="of the teacher, same problems"),
@@ -134,6 +136,8 @@ def paired_signals(settings: DiagnoseSettings, parents: Parents) -> BySlice:
         _merge(found, change_signals(read_evaluation(before.path), evaluation, seed))
     if teacher := parents.maybe("teacher"):
         _merge(found, teacher_signals(evaluation, read_evaluation(teacher.path), seed))
+    if training := parents.maybe("training"):
+        found[ALL] |= training_signals(evaluation, read_evaluation(training.path), seed)
     if scaffold := parents.maybe("scaffold"):
         found[ALL] |= scaffold_signals(evaluation, read_evaluation(scaffold.path), seed)
     anchors, anchors_before = parents.maybe("anchors"), parents.maybe("anchors_before")

@@ -6,6 +6,7 @@ them). Suffix M: one value a problem.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -112,6 +113,27 @@ def _taught(pairs: Paired, seed: int) -> dict[str, Interval]:
     gap_M = pass_at_k(taught.scored_M, taught.correct_M, 1) - pass_at_k(student.scored_M, student.correct_M, 1)
     novel_M = teacher_novelty(student.scored_M, student.correct_M, taught.scored_M, taught.correct_M)
     return _means({"teacher_gap": gap_M}, seed, DIFFERENCE) | _means({"teacher_novelty": novel_M}, seed, RATE)
+
+
+def training_signals(evaluation: Evaluation, training: Evaluation, seed: int = 0) -> dict[str, Interval]:
+    """Whether the verifier that rewards come from can be trusted, and is as strict as the one that is judged by.
+
+    Only for a policy that was not trained on these problems; else the gap is what it has memorised.
+    """
+    usable = training.take(training.scored_M > 0)
+    rates = {
+        "training_swapped_accepted": _ratio(usable.swapped_accepted_M, usable.swapped_M),
+        "training_indiscriminate": _accepted_of_distinct(usable),
+    }
+    judged, rewarded = (
+        bootstrap_columns(pass_at_k(side.scored_M, side.correct_M, 1)[:, None], seed)[0]
+        for side in (evaluation.take(evaluation.scored_M > 0), usable)
+    )
+    estimate = rewarded.estimate - judged.estimate
+    # Two sets of problems: their errors add up, in squares.
+    low = estimate - math.hypot(rewarded.estimate - rewarded.low, judged.high - judged.estimate)
+    high = estimate + math.hypot(rewarded.high - rewarded.estimate, judged.estimate - judged.low)
+    return _means(rates, seed, RATE) | {"leniency": Interval(estimate, low, high)}
 
 
 def scaffold_signals(evaluation: Evaluation, scaffold: Evaluation, seed: int = 0) -> dict[str, Interval]:

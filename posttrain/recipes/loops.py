@@ -84,7 +84,7 @@ def improve_recipe(rounds: int) -> Recipe:
         raise ConfigError(f"rounds={rounds}: use 1 to {MOST_ROUNDS}")
     parts = _parts()
     stages = {**parts.opening, **parts.improve.opening}
-    outer = {"current": "base_policy"}
+    outer = {"current": "base_policy", "training": "training_evaluation"}
     for number in range(1, rounds + 1):
         local = {name: f"{name}_{number}" for name in (*parts.measure, *parts.improve.step)}
         placed = _placed({**parts.measure, **parts.improve.step}, {**local, **outer})
@@ -123,8 +123,8 @@ def _recipe(name: str, title: str, description: str, stages: Specs, result: str 
     )
 
 
-# What a first round has not got: there was no round before it.
-_EARLIER = ("before", "previous", "anchors_before", "original")
+# What some rounds have not got: the first has no round before it, the others have trained on the training problems.
+_EARLIER = ("before", "previous", "anchors_before", "original", "training")
 
 
 def _placed(specs: Specs, names: Mapping[str, str]) -> Specs:

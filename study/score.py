@@ -1,0 +1,147 @@
+"""Regret of every way to choose a sequence, from the stored rows alone.
+
+A sequence is worth the mean of pass@1 and pass@64 on the exam half, unless it cost the anchors: then it is worth what
+the base was. The oracle is the best sequence that was run. The same bar for all, and the exam decided nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.diagnosis.diagnosis import Diagnosis
+from posttrain.diagnosis.passk import pass_at_k
+from posttrain.diagnosis.recommend import recommend
+from posttrain.diagnosis.rules import RuleTable
+from study.worlds import LONGEST
+
+K = 64
+ANCHOR_LOSS = 0.02  # of pass@1 on the anchors, the largest that still counts as kept
+
+Path_ = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All sequences of one world with one seed."""
+
+    world: str
+    seed: int
+    rows: dict[Path_, dict[str, Any]]
+
+    def rate(self, path: Path_, k: int, part: str = "exam") -> float:
+        """pass@k of a sequence's policy."""
+        counts = self.rows[path][part]
+        return float(np.nanmean(pass_at_k(counts["scored"], counts["correct"], k)))
+
+    def kept(self, path: Path_) -> bool:
+        """Whether the anchors were kept."""
+        if "anchors" not in self.rows[path]:
+            return True
+        return self.rate(path, 1, "anchors") >= self.rate((), 1, "anchors") - ANCHOR_LOSS
+
+    def worth(self, path: Path_) -> float:
+        """What a sequence is worth."""
+        path = path if self.kept(path) else ()
+        return (self.rate(path, 1) + self.rate(path, K)) / 2
+
+    def taken(self) -> list[Path_]:
+        """Every sequence that could be run."""
+        return [path for path, row in self.rows.items() if "failed" not in row]
+
+    def walk(self, path: Path_) -> Path_:
+        """As much of a wished-for sequence as there is: steps that do not apply are left out."""
+        here: Path_ = ()
+        for step in path:
+            if "failed" not in self.rows.get((*here, step), {"failed": ""}):
+                here = (*here, step)
+        return here
+
+    def seconds(self, path: Path_) -> float:
+        """Compute that a sequence's stages took."""
+        return float(sum(self.rows[path[:n]]["step_seconds"] for n in range(1, len(path) + 1)))
+
+
+def load(results: Path) -> list[Tree]:
+    """Every stored tree."""
+    trees = []
+    for file in sorted(results.glob("*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        trees.append(Tree(rows[0]["world"], rows[0]["seed"], {tuple(row["path"]): row for row in rows}))
+    return trees
+
+
+def recommended(tree: Tree, table: RuleTable | None = None) -> tuple[Path_, list[dict[str, Any]]]:
+    """The sequence that the rules lead to, measuring after every step; and what they said at each turn."""
+    path: Path_ = ()
+    said = []
+    while True:
+        diagnosis = Diagnosis.model_validate(tree.rows[path]["diagnosis"])
+        found, _ = recommend(diagnosis, path, table=table)
+        said.append({"rule": found.rule, "verdict": found.verdict, "next": found.next_step, "title": found.title})
+        following = (*path, found.next_step)
+        if not found.next_step or len(path) >= LONGEST or "failed" in tree.rows.get(following, {"failed": ""}):
+            return path, said
+        path = following
+
+
+FIXED: dict[str, Path_] = {
+    "SFT": ("sft",),
+    "SFT → RL": ("sft", "rl"),
+    "SFT with replay → RL": ("sft_replay", "rl"),
+    "RFT": ("rft",),
+    "RFT → RL": ("rft", "rl"),
+    "RL only": ("rl",),
+    "distillation → RL": ("imitate", "rl"),
+    "distillation → OPD → RL": ("imitate", "distill", "rl"),
+    "OPD": ("distill",),
+    "SFT with replay → distillation → RL": ("sft_replay", "imitate", "rl"),
+}
+
+
+def static_tree(tree: Tree) -> Path_:
+    """A tree that asks only what data there is: demonstrations → SFT, a teacher → distillation, a verifier → RL."""
+    steps = {path[0] for path in tree.rows if len(path) == 1}
+    first = "sft" if "sft" in steps else "imitate" if "imitate" in steps else ""
+    return tree.walk((first, "rl") if first else ("rl",))
+
+
+def oracle(tree: Tree) -> Path_:
+    """The best sequence."""
+    return max(tree.taken(), key=tree.worth)
+
+
+def chance(tree: Tree) -> float:
+    """What a sequence drawn at random is worth."""
+    return float(np.mean([tree.worth(path) for path in tree.taken() if path]))
+
+
+def regrets(trees: Sequence[Tree], choose: Callable[[Tree], Path_]) -> np.ndarray:
+    """Oracle's worth minus the choice's, for each tree."""
+    return np.array([tree.worth(oracle(tree)) - tree.worth(choose(tree)) for tree in trees])
+
+
+def gains(trees: Sequence[Tree]) -> np.ndarray:
+    """What the oracle gains over the base, for each tree."""
+    return np.array([tree.worth(oracle(tree)) - tree.worth(()) for tree in trees])
+
+
+def relative(regret: np.ndarray, gain: np.ndarray) -> float:
+    """Mean regret as a share of the oracle's mean gain."""
+    return float(regret.mean() / gain.mean()) if gain.mean() > 0 else 0.0
+
+
+def relative_interval(regret: np.ndarray, gain: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """95% interval of `relative`, trees (world and seed) resampled."""
+    if len(regret) < 2:
+        return (float("nan"), float("nan"))
+    drawn = np.random.default_rng(0).integers(len(regret), size=(draws, len(regret)))
+    bottom = gain[drawn].mean(1)
+    shares = np.divide(regret[drawn].mean(1), bottom, out=np.zeros(draws), where=bottom > 0)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)

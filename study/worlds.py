@@ -1,0 +1,56 @@
+"""The worlds of the study and the steps that apply in each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+# Thresholds of the rules may be tuned on these only; the others are reported apart.
+TUNED = ("support_short", "headroom", "over_sharpened", "strong_teacher")
+UNSEEN = ("mixed", "forgetting_prone", "weak_teacher", "noisy_verifier")
+WORLDS = (*TUNED, *UNSEEN)
+
+# The steps of the study and the input that each needs.
+STEPS = {
+    "sft": "demos",
+    "sft_replay": "demos",
+    "rft": "",
+    "rl": "",
+    "imitate": "teacher",
+    "distill": "teacher",
+    "restore": "original",
+}
+LONGEST = 3
+
+
+def inputs_of(world: Path) -> dict[str, str]:
+    """What a world's folder offers, by the names of a recipe's inputs."""
+    named = {
+        "base": "base",
+        "problems": "problems.jsonl",
+        "held_out": "held_out.jsonl",
+        "demos": "demos.jsonl",
+        "teacher": "teacher",
+        "original": "original",
+        "anchors": "anchors.jsonl",
+    }
+    return {name: str(world / file) for name, file in named.items() if (world / file).exists()}
+
+
+def steps_of(world: Path) -> list[str]:
+    """The steps that apply: their inputs are there."""
+    inputs = inputs_of(world)
+    return [step for step, needed in STEPS.items() if not needed or needed in inputs]
+
+
+def facts_of(world: Path) -> dict[str, object]:
+    """What the world says of itself."""
+    facts: dict[str, object] = json.loads((world / "world.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def children(path: tuple[str, ...], steps: list[str]) -> list[tuple[str, ...]]:
+    """Sequences one step longer; the same step twice in a row is one longer step, and left out."""
+    if len(path) >= LONGEST:
+        return []
+    return [(*path, step) for step in steps if not path or path[-1] != step]
