@@ -112,8 +112,8 @@ def count_parameters(directory: Path) -> int:
         PolicyError: a file is missing, cut short or not safetensors.
     """
     total = 0
-    for file in _weight_files(directory):
-        for name, tensor in _safetensors_header(file).items():
+    for file in weight_files(directory):
+        for name, tensor in safetensors_header(file).items():
             if name != "__metadata__":
                 size = 1
                 for dimension in tensor["shape"]:
@@ -122,7 +122,7 @@ def count_parameters(directory: Path) -> int:
     return total
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
     """The files that Transformers would load; others, as `consolidated.safetensors`, repeat the same weights."""
     whole = directory / "model.safetensors"
     if whole.is_file():
@@ -135,7 +135,12 @@ def _weight_files(directory: Path) -> list[Path]:
     return shards or sorted(directory.glob("*.safetensors"))
 
 
-def _safetensors_header(file: Path) -> dict[str, Any]:
+def safetensors_header(file: Path) -> dict[str, Any]:
+    """A weight file's header: name → `dtype`, `shape` and `data_offsets`, and maybe `__metadata__`.
+
+    Raises:
+        PolicyError: the file is cut short or not safetensors.
+    """
     with file.open("rb") as stream:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
