@@ -75,6 +75,7 @@ class Method:
 _OFF, _ON = Provenance.OFF_POLICY, Provenance.ON_POLICY
 _E, _R, _C = Role.EXPANSION, Role.RESHAPING, Role.CONSOLIDATION
 _TOKENS, _REWARDS, _TEACHER = Interface.TOKEN_TARGETS, Interface.REWARDS, Interface.TEACHER
+_PREFERENCES = Interface.PREFERENCES
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -85,6 +86,7 @@ METHODS: dict[str, Method] = {
         Method("verify", "verify", "Score trajectories"),
         Method("sft", "sft", "Supervised fine-tuning", _OFF, _TOKENS, _E, "2604.07941"),
         Method("dft", "sft", "Dynamic fine-tuning", _OFF, _TOKENS, _R, "2508.05629"),
+        Method("reward_model", "reward_model", "Bradley–Terry reward model", _OFF, _PREFERENCES, _R, "2203.02155"),
         Method("grpo", "rl", "GRPO", _ON, _REWARDS, _R, "2402.03300"),
         Method("dr_grpo", "rl", "Dr. GRPO", _ON, _REWARDS, _R, "2503.20783"),
         Method("dapo", "rl", "DAPO loss", _ON, _REWARDS, _R, "2503.14476"),
@@ -92,6 +94,7 @@ METHODS: dict[str, Method] = {
         Method("gspo", "rl", "GSPO", _ON, _REWARDS, _R, "2507.18071"),
         Method("cispo", "rl", "CISPO", _ON, _REWARDS, _R, "2506.13585"),
         Method("sapo", "rl", "SAPO", _ON, _REWARDS, _R, "2511.20347"),
+        Method("rloo", "rl", "RLOO", _ON, _REWARDS, _R, "2402.14740"),
         Method("linear", "merge", "Weighted average of policies", None, None, _C, "2203.05482"),
         Method("slerp", "merge", "Spherical interpolation", None, None, _C, "https://doi.org/10.1145/325165.325242"),
         Method("task_arithmetic", "merge", "Task arithmetic", None, None, _C, "2212.04089"),

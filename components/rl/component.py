@@ -11,7 +11,10 @@ def rl(
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    reward_model: dsl.Input[dsl.Model] = None,
     method: str = "grpo",
+    reward: str = "verifier",
+    reward_weights: list = [],
     learning_rate: float = 1e-6,
     epochs: float = 3.0,
     max_steps: int = 0,
@@ -28,12 +31,15 @@ def rl(
     name: str = "",
     role: str = "",
 ):
-    """Reinforcement learning with verifiable rewards: GRPO and its published variants (on-policy).
+    """Reinforcement learning from verified or modelled rewards: GRPO and its published variants (on-policy).
 
     Args:
         init: The policy to start from, and the reference of the KL term.
         problems: Prompts with verifiers.
-        method: grpo, dr_grpo, dapo, bnpo, gspo, cispo or sapo.
+        reward_model: Scores answers, where reward says so.
+        method: grpo, dr_grpo, dapo, bnpo, gspo, cispo, sapo or rloo.
+        reward: verifier, reward_model or both.
+        reward_weights: Of verifier and reward model in the sum (both); empty is 1 each.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
@@ -45,7 +51,7 @@ def rl(
         temperature: Sampling temperature.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
         seed: Seeds every random choice.
-        trainer_args: Any other argument of trl.GRPOConfig.
+        trainer_args: Any other argument of trl.GRPOConfig (RLOOConfig for rloo).
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
         role: The role it is meant to play: expansion, reshaping or consolidation.

@@ -1,12 +1,14 @@
-"""Reinforcement learning with verifiable rewards: GRPO and its published variants.
+"""Reinforcement learning from rewards, verifiable or modelled: GRPO and its published variants, and RLOO.
 
 Maximises E[A · min(r, clip(r, 1 ± ε))] − β KL(π ‖ π_ref) with group-relative advantages A = (R − mean) / std over
 the completions of one prompt (2402.03300, eq. 3 and 4). What this is, and is not:
 
 1. On-policy: each rollout is sampled by the learner itself; the staleness that really occurred is recorded, and a
    schedule that reuses rollouts beyond `max_staleness` is refused before it starts.
-2. `trl.GRPOTrainer` does the work; a variant is a row of `_VARIANTS`, nothing else differs.
-3. The reward is the problem's verifier. Unscorable answers (None) leave the group's baseline and get no advantage.
+2. `trl.GRPOTrainer` does the work; a variant is a row of `_VARIANTS`, nothing else differs. `rloo` is
+   `trl.RLOOTrainer`: the baseline is the mean of the group's other rewards (2402.14740, eq. 5).
+3. The reward is the problem's verifier, a reward model's score, or their weighted sum; each is logged by itself.
+   Answers that the verifier cannot score (None) leave the group's baseline and get no advantage.
 4. The reference of the KL term is `init`, reloaded from disk. Without `kl` there is none.
 5. DAPO's dynamic sampling is not in TRL; `dapo` here is its loss, clip-higher and masking of truncated answers.
 """
@@ -21,9 +23,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from posttrain import verifiers
+from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.problems import Problem, read_problems
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -32,7 +35,7 @@ from posttrain.training.arguments import check_trainer_args
 from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
-Variant = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo"]
+Variant = Literal["grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", "sapo", "rloo"]
 
 # What each paper changes, in TRL's arguments. `trainer_args` may override any of it.
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,6 +47,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
     "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},
     "sapo": {"loss_type": "sapo"},
+    "rloo": {},
 }
 
 
@@ -57,11 +61,18 @@ class RLSettings(TrainSettings):
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature")
     slices: list[str] = Field(default_factory=list, description="only problems of these slices; empty = all")
     max_staleness: int = Field(default=0, ge=0, description="optimizer steps after which a rollout is not on-policy")
+    reward: Literal["verifier", "reward_model", "both"] = Field(
+        default="verifier", description="what is maximised: verified score, reward model's score, or their sum"
+    )
+    reward_weights: list[float] = Field(
+        default_factory=list, description="of verifier and reward model in the sum; empty = 1 each"
+    )
 
 
 PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the policy to start from, and the reference of the KL term"),
     "problems": ParentSpec(Kind.PROBLEMS, help="prompts with verifiers"),
+    "reward_model": ParentSpec(Kind.REWARD_MODEL, required=False, help="scores answers (reward=reward_model or both)"),
 }
 
 
@@ -73,19 +84,35 @@ def check_settings(settings: RLSettings) -> None:
             f"rl: batch_size × accumulation = {rollouts} is not a multiple of group_size={settings.group_size}; "
             "a step samples whole groups"
         )
-    check_trainer_args("GRPOConfig", settings)
+    if settings.reward_weights and (settings.reward != "both" or len(settings.reward_weights) != 2):
+        raise ConfigError(
+            f"rl: reward_weights={settings.reward_weights} with reward={settings.reward}; give two, with reward=both"
+        )
+    check_trainer_args(f"{_family(settings)}Config", settings)
+
+
+def _family(settings: RLSettings) -> str:
+    """TRL's name for the trainer."""
+    return "RLOO" if settings.method == "rloo" else "GRPO"
 
 
 def check(settings: RLSettings, parents: Parents) -> None:
-    """Prompts must fit, and there must be enough of them for a step."""
+    """Prompts must fit, there must be enough of them for a step, and the reward must have its model."""
     init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
     enough_prompts(len(problems), settings.batch_size * settings.accumulation // settings.group_size)
     check_prompts_fit(init, problems, settings.max_new_tokens)
+    reward_model = parents.maybe("reward_model")
+    if (settings.reward == "verifier") == (reward_model is not None):
+        remedy = "choose reward=reward_model or both" if reward_model else PARENTS["reward_model"].help
+        has = "has" if reward_model else "has no"
+        raise ContractError(f"rl: reward={settings.reward} {has} parent 'reward_model'; {remedy}")
+    if reward_model:
+        check_prompts_fit(reward_model, problems, settings.max_new_tokens)
 
 
 def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Train and write the policy."""
-    from trl import GRPOConfig, GRPOTrainer
+    import trl
 
     from posttrain.training.arguments import trainer_config
     from posttrain.training.online import measuring, prompt_dataset, refuse_planned_staleness, trace_of
@@ -96,13 +123,14 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     counts: Counter[str] = Counter()
     with trainer_scratch() as scratch:
         config = trainer_config(
-            GRPOConfig,
+            getattr(trl, f"{_family(settings)}Config"),
             settings,
             scratch,
             num_generations=settings.group_size,
             beta=settings.kl,
             max_completion_length=settings.max_new_tokens,
             temperature=settings.temperature,
+            reward_weights=settings.reward_weights or None,
             **{k: v for k, v in _VARIANTS[settings.method].items() if k not in settings.trainer_args},
         )
         planned = expected_staleness(
@@ -110,18 +138,33 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
         )
         refuse_planned_staleness(planned, settings.max_staleness, settings.accept_provenance)
         trainer, work = train(
-            measuring(GRPOTrainer),
+            measuring(getattr(trl, f"{_family(settings)}Trainer")),
             config,
             prompt_dataset(problems),
             settings,
             init,
             out,
             progress,
-            reward_funcs=verifier_reward(problems, counts),
+            **rewards(settings.reward, problems, parents.maybe("reward_model"), counts),
         )
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     work.counts = {"problems": len(problems), **counts}
     return work
+
+
+def rewards(
+    chosen: str, problems: list[Problem], reward_model: Artifact | None, counts: Counter[str]
+) -> dict[str, list[Any]]:
+    """The rewards as the trainer's arguments, the verifier's first; a function needs no tokenizer (None)."""
+    from posttrain.training.reward import load_reward_model
+
+    sources: list[tuple[Any, Any]] = []
+    if chosen != "reward_model":
+        sources.append((verifier_reward(problems, counts), None))
+    if reward_model is not None:
+        sources.append(load_reward_model(reward_model, not isinstance(problems[0].prompt, str)))
+    functions, tokenizers = zip(*sources, strict=True)
+    return {"reward_funcs": list(functions), "reward_processing_classes": list(tokenizers)}
 
 
 def verifier_reward(problems: list[Problem], counts: Counter[str]) -> Callable[..., list[float | None]]:

@@ -14,6 +14,7 @@ from posttrain.taxonomy import METHODS, Kind
 _CURVES = (
     "loss",
     "reward",
+    "accuracy",
     "frac_reward_zero_std",
     "kl",
     "entropy",
@@ -23,6 +24,7 @@ _CURVES = (
     "grad_norm",
     "learning_rate",
 )
+_LEADS_SOMEWHERE = (Kind.POLICY, Kind.REWARD_MODEL, Kind.PROBLEMS, Kind.TRAJECTORIES)
 _SETTINGS_NOT_SHOWN = {"accept_provenance", "trainer_args"}
 
 
@@ -75,7 +77,7 @@ def curves(record: Record, most: int = len(_CURVES)) -> list[Block]:
 
 def lineage(records: Iterable[Record], title: str = "Lineage") -> Graph:
     """Which artifact came from which. Evaluations, decisions and pages are left out: they lead nowhere."""
-    shown = {r.id: r for r in records if r.kind in (Kind.POLICY, Kind.PROBLEMS, Kind.TRAJECTORIES)}
+    shown = {r.id: r for r in records if r.kind in _LEADS_SOMEWHERE}
     nodes = [Node(r.id, r.name, _sublabel(r), "good" if r.kind is Kind.POLICY else "neutral") for r in shown.values()]
     edges = [(ref.id, record.id, ref.role) for record in shown.values() for ref in _distinct(record) if ref.id in shown]
     return Graph(title, nodes, edges)

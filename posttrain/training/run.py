@@ -48,6 +48,15 @@ def train(
     Raises:
         ConfigError: the trainer refuses its arguments.
     """
+    trainer, work = fit(trainer_class, config, dataset, init, progress, peft_config=lora_config(settings), **more)
+    work.facts = save_policy(trained_model(trainer), init, out)
+    return trainer, work
+
+
+def fit(
+    trainer_class: Any, config: Any, dataset: Any, init: Artifact, progress: Progress, **more: Any
+) -> tuple[Any, Work]:
+    """As `train`, but what was trained is left in the trainer: for what is not a policy."""
     quiet()
     from transformers import PrinterCallback
 
@@ -61,7 +70,6 @@ def train(
             args=config,
             train_dataset=dataset,
             processing_class=load_tokenizer(init.path),
-            peft_config=lora_config(settings),
             callbacks=[listener],
             **more,
         )
@@ -69,10 +77,14 @@ def train(
         raise ConfigError(f"{trainer_class.__name__}: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    facts = save_policy(trainer.accelerator.unwrap_model(trainer.model), init, out)
     curves = listener.thinned()
     metrics = {name: points[-1][1] for name, points in curves.items()}
-    return trainer, Work(facts=facts, curves=curves, metrics=metrics)
+    return trainer, Work(curves=curves, metrics=metrics)
+
+
+def trained_model(trainer: Any) -> Any:
+    """The model that a trainer trained, without what distributed training wraps it in."""
+    return trainer.accelerator.unwrap_model(trainer.model)
 
 
 def quiet() -> None:

@@ -22,7 +22,7 @@ def count_truncated(
     """
     if tokenizer.eos_token is None:
         raise ContractError("the policy's tokenizer has no EOS token to end answers with; set its eos_token")
-    lengths = _lengths(rows, tokenizer)
+    lengths = token_lengths(rows, tokenizer)
     limit = max_length or max(lengths)
     cut = [index for index, length in enumerate(lengths) if length > limit]
     if len(cut) > max_share * len(rows):
@@ -39,8 +39,8 @@ def count_truncated(
     return len(cut)
 
 
-def _lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:
-    """Tokens of each row as TRL makes them; all rows in one call, several times faster than one by one."""
+def token_lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:
+    """Tokens of each supervised row as TRL makes them; all rows in one call, several times faster than one by one."""
     if isinstance(next(iter(rows[0].values())), list):
         chats = [row["messages"] if "messages" in row else row["prompt"] + row["completion"] for row in rows]
         encoded = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True)

@@ -45,7 +45,12 @@ def face(request, tmp_path_factory):
     file = tmp_path_factory.mktemp("faces") / f"{request.param}.yaml"
     compiler.Compiler().compile(load_component(request.param), str(file))
     spec = yaml.safe_load(file.read_text())
-    return load_stage(request.param), spec["components"][f"comp-{request.param}"], spec
+    return load_stage(request.param), spec["components"][f"comp-{spelt(request.param)}"], spec
+
+
+def spelt(name):
+    """A stage's name as KFP writes it."""
+    return name.replace("_", "-")
 
 
 def parameters(component):
@@ -62,7 +67,7 @@ def test_everything_is_described(face):
     }
     assert [name for name, text in described.items() if len(text) < 6] == []
     assert load_component(stage.name).description
-    assert spec["pipelineInfo"]["name"] == stage.name
+    assert spec["pipelineInfo"]["name"] == spelt(stage.name)
 
 
 def test_parameters_are_settings_with_their_types_and_defaults(face):
@@ -129,11 +134,11 @@ def test_outputs_are_the_artifact_metrics_and_page(face):
 
 def test_the_image_is_the_one_that_the_stage_needs(face):
     stage, _, spec = face
-    container = spec["deploymentSpec"]["executors"][f"exec-{stage.name}"]["container"]
+    container = spec["deploymentSpec"]["executors"][f"exec-{spelt(stage.name)}"]["container"]
     assert container["image"] == {"control": CONTROL, "train": TRAIN}[stage.image]
 
 
 def test_nothing_is_installed_at_run_time(face):
     stage, _, spec = face
-    command = spec["deploymentSpec"]["executors"][f"exec-{stage.name}"]["container"]["command"]
+    command = spec["deploymentSpec"]["executors"][f"exec-{spelt(stage.name)}"]["container"]["command"]
     assert "pip" not in " ".join(command[:-1])
