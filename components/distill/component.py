@@ -7,14 +7,22 @@ from posttrain.components.images import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def distill(
     init: dsl.Input[dsl.Model],
-    teacher: dsl.Input[dsl.Model],
+    teacher_1: dsl.Input[dsl.Model],
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     problems: dsl.Input[dsl.Dataset] = None,
     data: dsl.Input[dsl.Dataset] = None,
+    teacher_2: dsl.Input[dsl.Model] = None,
+    teacher_3: dsl.Input[dsl.Model] = None,
+    teacher_4: dsl.Input[dsl.Model] = None,
+    teacher_5: dsl.Input[dsl.Model] = None,
+    teacher_6: dsl.Input[dsl.Model] = None,
+    teacher_7: dsl.Input[dsl.Model] = None,
+    teacher_8: dsl.Input[dsl.Model] = None,
     method: str = "on_policy_distillation",
     divergence: str = "reverse",
+    routes: dict = {},
     learning_rate: float = 1e-6,
     epochs: float = 3.0,
     max_steps: int = 0,
@@ -29,15 +37,23 @@ def distill(
     name: str = "",
     role: str = "",
 ):
-    """Distil a teacher into a student, on the student's rollouts or on the teacher's trajectories.
+    """Distil one or several teachers into a student, on its rollouts or on their trajectories.
 
     Args:
         init: The student.
-        teacher: The policy to learn from.
+        teacher_1: The policy to learn from.
         problems: Prompts for the student's rollouts (on-policy).
-        data: The teacher's trajectories (sequence-level).
+        data: The teachers' trajectories (sequence-level).
+        teacher_2: Teacher 2, of slices that routes names.
+        teacher_3: Teacher 3, of slices that routes names.
+        teacher_4: Teacher 4, of slices that routes names.
+        teacher_5: Teacher 5, of slices that routes names.
+        teacher_6: Teacher 6, of slices that routes names.
+        teacher_7: Teacher 7, of slices that routes names.
+        teacher_8: Teacher 8, of slices that routes names.
         method: on_policy_distillation or sequence_distillation.
         divergence: forward keeps coverage, reverse sharpens, jsd is between (on-policy only).
+        routes: Slice to the number of its teacher (on-policy); empty is the first for all.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.

@@ -49,8 +49,9 @@ def enough_prompts(problems: int, per_step: int) -> None:
         )
 
 
-def prompt_dataset(problems: list[Problem]) -> Any:
-    """A `datasets.Dataset` with `prompt` and the index of its problem."""
+def prompt_dataset(problems: list[Problem], **columns: list[Any]) -> Any:
+    """A `datasets.Dataset` with `prompt`, the index of its problem, and other columns of a value a problem."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"prompt": [p.prompt for p in problems], "problem": list(range(len(problems)))})
+    own = {"prompt": [p.prompt for p in problems], "problem": list(range(len(problems)))}
+    return Dataset.from_dict(own | columns)

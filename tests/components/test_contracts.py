@@ -154,7 +154,7 @@ def test_each_difference_is_one_of_its_own(home, tmp_path, model, fact):
 def test_sequence_distillation_wants_the_teachers_own_rows(home, tmp_path, out):
     parents = {"init": [home / "policy"], "teacher": [home / "sibling"]}
     settings = {"method": "sequence_distillation", "max_steps": 1}
-    refused("distill", parents, settings, out, ContractError, "needs a parent 'data'", "the teacher's trajectories")
+    refused("distill", parents, settings, out, ContractError, "needs a parent 'data'", "the teachers' trajectories")
     mine = rolled_out(tmp_path / "mine", home / "policy", home / "problems", [demo(1), demo(2)])
     refused("distill", parents | {"data": [mine]}, settings, out, ProvenanceError, "2 of 2 rows were not sampled by",
             "accept_provenance=off-policy")  # fmt: skip
