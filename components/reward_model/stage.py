@@ -17,8 +17,8 @@ from posttrain.components.sft.stage import to_dataset
 from pydantic import Field
 
 from posttrain.artifacts import provenance
-from posttrain.artifacts.contracts import size_of
-from posttrain.artifacts.trajectories import read_trajectories
+from posttrain.artifacts.contracts import renders, size_of
+from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -58,10 +58,7 @@ def check(settings: RewardModelSettings, parents: Parents) -> None:
     rows = read_trajectories(data.path)
     if not rows:
         raise ContractError("reward_model: data has no rows")
-    if isinstance(rows[0]["chosen"], list) and not init.record.facts.get("chat_template"):
-        raise ContractError(
-            "reward_model: data is conversational, but init has no chat template; add chat_template.jinja to the model"
-        )
+    renders(init.record.facts.get("chat_template"), rows[0]["chosen"], "reward_model")
 
 
 def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -85,7 +82,7 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
         trainer, work = fit(RewardTrainer, config, to_dataset(rows, _PAIR), init, progress, peft_config=adapter)
         work.metrics |= judged(trainer)
     work.facts = save_policy(trained_model(trainer), init, out, own_config=_HEAD)
-    work.trace = provenance.offline((row.get("sampler") for row in trajectories), init.digest)
+    work.trace = provenance.offline((sampler for row in trajectories for sampler in samplers(row)), init.digest)
     work.counts = {"pairs": len(rows), "dropped": dropped}
     return work
 
@@ -96,13 +93,9 @@ def count_dropped(rows: list[dict[str, Any]], tokenizer: Any, limit: int, max_sh
     Raises:
         ContractError: more than a share `max_share` of them are, or all.
     """
-    from posttrain.training.truncation import token_lengths
+    from posttrain.training.truncation import pair_lengths
 
-    chosen, rejected = (
-        token_lengths([{"prompt": row["prompt"], "completion": row[side]} for row in rows], tokenizer)
-        for side in ("chosen", "rejected")
-    )
-    lengths = [max(pair) for pair in zip(chosen, rejected, strict=True)]
+    lengths = pair_lengths(rows, tokenizer)
     over = [index for index, length in enumerate(lengths) if length > limit]
     if len(over) > max_share * len(rows) or len(over) == len(rows):
         raise ContractError(

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from posttrain.artifacts import provenance
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.contracts import size_of
+from posttrain.artifacts.contracts import renders, size_of
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
@@ -61,10 +61,7 @@ def check_rows(shape: Any, chat_template: Any, rows: list[dict[str, Any]]) -> No
         raise ContractError(f"sft: data has shape {shape!r}; it learns from {', '.join(_SHAPES)}")
     if not rows:
         raise ContractError("sft: data has no rows")
-    if isinstance(rows[0][_SHAPES[shape][-1]], list) and not chat_template:
-        raise ContractError(
-            "sft: data is conversational, but init has no chat template; add chat_template.jinja to the model"
-        )
+    renders(chat_template, rows[0][_SHAPES[shape][-1]], "sft")
 
 
 def run(settings: SFTSettings, parents: Parents, out: Path, progress: Progress) -> Work:

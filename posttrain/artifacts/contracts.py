@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import SHARED_FACTS
@@ -40,6 +41,22 @@ def agree_on_text(first: Artifact, second: Artifact, roles: tuple[str, str], ove
 def _short(fact: object) -> str:
     text = str(fact)
     return (text[:12] or "none") if len(text) == 64 or not text else text
+
+
+def renders(chat_template: object, completion: Any, stage: str) -> None:
+    """A policy that learns from messages needs a chat template to render them with.
+
+    Args:
+        chat_template: the policy's fact of that name.
+        completion: one of the completions it learns from: text or messages.
+
+    Raises:
+        ContractError: messages, and no template.
+    """
+    if isinstance(completion, list) and not chat_template:
+        raise ContractError(
+            f"{stage}: data is conversational, but init has no chat template; add chat_template.jinja to the model"
+        )
 
 
 def enough_room(directory: Path, needed: int) -> None:

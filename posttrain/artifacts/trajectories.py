@@ -6,7 +6,7 @@ TRL knows them, so the file trains as it is; every row says who sampled it and w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ PROVENANCE_COLUMNS = {
     "answer": "the canonical answer that the verifier extracted",
     "logprobs": "log-probability of each sampled token under the sampler, nats",
     "finish": "'eos' or 'length'",
+    "chosen_sampler": "of a pair whose sides have different samplers: who generated the chosen one",
+    "rejected_sampler": "and who the rejected one",
+    "chosen_reward": "of a pair: the chosen completion's verified score",
+    "rejected_reward": "of a pair: the rejected completion's",
 }
 
 
@@ -90,3 +94,9 @@ def _json_columns(directory: Path) -> list[str]:
 def is_conversational(row: Mapping[str, Any], shape: Shape) -> bool:
     """Whether the row's own columns hold lists of messages rather than text."""
     return isinstance(row[shape.completions[0] if shape.completions else shape.columns[0]], list)
+
+
+def samplers(row: Row) -> Iterator[str | None]:
+    """Who sampled each completion that the row teaches from: two for a pair, one for any other row."""
+    for side in ("chosen", "rejected") if "chosen" in row else ("",):
+        yield row.get(f"{side}_sampler") or row.get("sampler")

@@ -7,12 +7,12 @@ import importlib.util
 import os
 import types
 import typing
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, nearest
 from posttrain.training.settings import TRL_NAMES, TrainSettings
+from posttrain.training.trl_classes import trl_class
 
 # Arguments that a stage decides itself, with the reason.
 _OWNED = {
@@ -73,13 +73,13 @@ def check_trainer_args(config: str, settings: TrainSettings) -> None:
     """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
 
     Args:
-        config: the name of a TRL config class.
+        config: the name of a TRL config class, as `trl_class` takes it.
 
     Raises:
         ConfigError: an argument is unknown, or belongs to a setting.
     """
     if settings.trainer_args and importlib.util.find_spec("trl"):
-        _checked(getattr(import_module("trl"), config), settings.trainer_args, set())
+        _checked(trl_class(config), settings.trainer_args, set())
 
 
 def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:

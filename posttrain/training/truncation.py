@@ -13,7 +13,7 @@ def count_truncated(
     """Rows longer than `max_length` tokens, which TRL cuts.
 
     Args:
-        rows: supervised rows (prompt + completion, messages, or text).
+        rows: supervised rows (prompt + completion, messages, or text), or pairs (prompt + chosen + rejected).
         context: the policy's context in tokens, 0 = unstated.
         max_share: the largest share of cut rows that is not an error.
 
@@ -22,7 +22,8 @@ def count_truncated(
     """
     if tokenizer.eos_token is None:
         raise ContractError("the policy's tokenizer has no EOS token to end answers with; set its eos_token")
-    lengths = token_lengths(rows, tokenizer)
+    pairs = "chosen" in rows[0]
+    lengths = pair_lengths(rows, tokenizer) if pairs else token_lengths(rows, tokenizer)
     limit = max_length or max(lengths)
     cut = [index for index, length in enumerate(lengths) if length > limit]
     if len(cut) > max_share * len(rows):
@@ -49,3 +50,12 @@ def token_lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:
     # TRL ends a text with the EOS token, unless it does already.
     texts = [text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token for text in texts]
     return [len(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def pair_lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:
+    """Tokens of the longer side of each pair, with its prompt."""
+    chosen, rejected = (
+        token_lengths([{"prompt": row["prompt"], "completion": row[side]} for row in rows], tokenizer)
+        for side in ("chosen", "rejected")
+    )
+    return [max(pair) for pair in zip(chosen, rejected, strict=True)]

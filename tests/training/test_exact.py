@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from peft import LoraConfig
-from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DistillationConfig,
+    DistillationTrainer,
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 from tests.training.jobs import SUMS, answered, base, chat, prepared, run, same_weights
 
@@ -99,6 +110,36 @@ def test_on_policy_distillation(tmp_path: Path, init: Path) -> None:
         DistillationConfig(str(tmp_path / "scratch"), beta=1.0, max_completion_length=4, **BARE),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in SUMS]),
     )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "bare"))
+    assert same_weights(ours, tmp_path / "bare")
+    assert not same_weights(ours, init)
+
+
+PREFERRED = [
+    {"prompt": row["prompt"], "chosen": row["completion"], "rejected": row["completion"] + "!"}
+    for row in answered(SUMS)
+]
+
+
+def test_dpo(tmp_path: Path, init: Path) -> None:
+    data = prepared(tmp_path / "data", PREFERRED, "trajectories")
+    ours = run("preference", tmp_path / "ours", OURS | {"beta": 0.3}, init=init, data=data)
+    rows = Dataset.from_list(PREFERRED)
+    trainer = DPOTrainer(str(init), args=DPOConfig(str(tmp_path / "scratch"), beta=0.3, **BARE), train_dataset=rows)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "bare"))
+    assert same_weights(ours, tmp_path / "bare")
+    assert not same_weights(ours, init)
+
+
+def test_kto(tmp_path: Path, init: Path) -> None:
+    rows = [row | {"label": number % 3 > 0} for number, row in enumerate(answered(SUMS))]
+    data = prepared(tmp_path / "data", rows, "trajectories")
+    ours = run("preference", tmp_path / "ours", OURS | {"method": "kto"}, init=init, data=data)
+    # TRL takes the rows in order, and the stage shuffles them first.
+    shuffled = Dataset.from_list(rows).shuffle(seed=7)
+    trainer = KTOTrainer(str(init), args=KTOConfig(str(tmp_path / "scratch"), **BARE), train_dataset=shuffled)
     trainer.train()
     trainer.save_model(str(tmp_path / "bare"))
     assert same_weights(ours, tmp_path / "bare")
