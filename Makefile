@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench clean
+.PHONY: help install demo test check lint types unit docs goldens bench recipes clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ types: $(INSTALLED)
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-docs: $(INSTALLED) ## Renew the generated tables of the READMEs
+docs: $(INSTALLED) ## Renew the generated tables of the READMEs and of docs/recipes.md
 	$(BIN)/python docs/generate.py
 
 goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
@@ -53,6 +53,9 @@ goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
+
+recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
+	$(BIN)/python examples/recipes/run_all.py
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo

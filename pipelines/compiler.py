@@ -18,7 +18,7 @@ from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, parameters, schedule
 
 from posttrain.recipes.load import in_order
-from posttrain.recipes.schema import Recipe, StageSpec
+from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 
 # Settings that a recipe gives on its own, outside a stage's dict.
@@ -117,7 +117,7 @@ def _arguments(
         arguments["role"] = spec.role.value
     for role, given in spec.parents.items():
         many = stage.parents[role].most > 1
-        for number, parent in enumerate([given] if isinstance(given, str) else given, start=1):
+        for number, parent in enumerate(as_list(given), start=1):
             output = load_stage(recipe.stages[parent].use).output
             arguments[f"{role}_{number}" if many else role] = tasks[parent].outputs[output]
     required = {

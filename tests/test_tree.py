@@ -19,6 +19,7 @@ HEAVY = {"torch", "transformers", "trl", "kfp", "datasets", "peft", "accelerate"
 MAY_IMPORT_AT_TOP = {
     "posttrain/generation/batch.py",
     "posttrain/generation/decode.py",
+    "posttrain/generation/scoring.py",
     "posttrain/generation/transformers.py",
     "posttrain/training/callbacks.py",
     "posttrain/training/merging.py",

@@ -1,14 +1,12 @@
 """The KFP face of the stage contrast."""
 
-from typing import List  # noqa: UP035 - how KFP spells a list of artifacts
-
 from kfp import dsl
 from posttrain.components.images import CONTROL
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
 def contrast(
-    candidates: dsl.Input[List[dsl.Dataset]],  # noqa: UP006
+    candidates: dsl.Input[list[dsl.Dataset]],
     base: dsl.Input[dsl.Dataset],
     contrast: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],

@@ -104,7 +104,7 @@ def _branch(entry: Applied, inputs: Sequence[str], excluded: set[str], taken: Se
     for remedy in entry.rule.then:
         if excluded & set(remedy):
             continue
-        missing = [need for name in remedy for need in step(name).needs if need not in inputs]
+        missing = list(dict.fromkeys(need for name in remedy for need in step(name).needs if need not in inputs))
         if not missing:
             return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, left_of(remedy, taken), ())
         lacking += [need for need in missing if need not in lacking]

@@ -1,6 +1,6 @@
 """Puts a recipe together from steps: what a recommendation does, and the study with every sequence of them.
 
-`parts/steps.yaml` holds the steps and what stands around them; a step's settings can be changed where it is used.
+`parts/steps.yaml` holds the steps; a step's settings can be changed where it is used.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.errors import ConfigError, nearest
-from posttrain.recipes.schema import Input, Recipe, StageSpec
+from posttrain.recipes.frame import CURRENT, framed, with_parents
+from posttrain.recipes.schema import Recipe, StageSpec
 from posttrain.taxonomy import Provenance, Role
 
-CURRENT = "current"
-_LAST_EVALUATION, _ALL_EVALUATIONS = "last_evaluation", "all_evaluations"
 _STEP_POLICY = "policy"
 
 
@@ -49,10 +48,8 @@ class Parts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    inputs: dict[str, Input]
-    opening: dict[str, StageSpec]
+    base_evaluation: StageSpec
     steps: dict[str, Step]
-    closing: dict[str, StageSpec]
 
 
 @cache
@@ -97,25 +94,26 @@ def compose(
     """
     if not uses:
         raise ConfigError(f"{name}: no step to take")
-    stages, current, evaluations = dict(parts().opening), "base_policy", ["base_evaluation"]
+    current, evaluation = "base_policy", "base_evaluation"
+    stages = {evaluation: parts().base_evaluation}
     for number, use in enumerate(uses, start=1):
         suffix = f"_{number}" if len(uses) > 1 else ""
         stages |= _renamed(use, current, suffix)
-        current = f"{use.step}_policy{suffix}"
-        evaluations.append(f"{use.step}_evaluation{suffix}")
-        stages[evaluations[-1]] = _evaluation(current, evaluations[-2])
-    placed = {CURRENT: current, _LAST_EVALUATION: evaluations[-1]}
-    stages |= {key: _with_parents(spec, placed, evaluations) for key, spec in parts().closing.items()}
-    stages = {key: _with_settings(spec, settings or {}) for key, spec in _used(stages).items()}
-    bound = {bound for spec in stages.values() for bound in spec.bound().values()}
-    return Recipe(
+        current, before = f"{use.step}_policy{suffix}", evaluation
+        evaluation = f"{use.step}_evaluation{suffix}"
+        stages[evaluation] = _evaluation(current, before)
+    recipe = Recipe(
         name=name,
         title=title,
         description=description,
         source=source,
-        inputs={key: entry for key, entry in parts().inputs.items() if key in bound},
+        extends="gated",
         stages=stages,
         result=current,
+    )
+    whole = framed(recipe)
+    return whole.model_copy(
+        update={"stages": {key: _with_settings(spec, settings or {}) for key, spec in whole.stages.items()}}
     )
 
 
@@ -129,7 +127,7 @@ def _renamed(use: StepUse, current: str, suffix: str) -> dict[str, StageSpec]:
     }
     placed = {}
     for local, spec in entry.stages.items():
-        made = _with_parents(spec, names, [])
+        made = with_parents(spec, names)
         makes_next = local == _STEP_POLICY
         placed[names[local]] = made.model_copy(
             update={
@@ -143,25 +141,9 @@ def _renamed(use: StepUse, current: str, suffix: str) -> dict[str, StageSpec]:
 
 
 def _evaluation(policy: str, before: str) -> StageSpec:
-    pattern = parts().opening["base_evaluation"]
+    pattern = parts().base_evaluation
     return pattern.model_copy(update={"parents": {**pattern.parents, "policy": policy, "before": before}})
-
-
-def _with_parents(spec: StageSpec, names: Mapping[str, str], evaluations: list[str]) -> StageSpec:
-    def place(value: str | list[str]) -> str | list[str]:
-        if value == _ALL_EVALUATIONS:
-            return evaluations
-        return names.get(value, value) if isinstance(value, str) else [names.get(item, item) for item in value]
-
-    return spec.model_copy(update={"parents": {role: place(value) for role, value in spec.parents.items()}})
 
 
 def _with_settings(spec: StageSpec, settings: Mapping[str, Mapping[str, Any]]) -> StageSpec:
     return spec.model_copy(update={"settings": {**settings.get(spec.use, {}), **spec.settings}})
-
-
-def _used(stages: dict[str, StageSpec]) -> dict[str, StageSpec]:
-    """Without stages of the opening that nothing is made from."""
-    needed = {parent for spec in stages.values() for parent in spec.parent_names()}
-    makers = set(parts().opening) - {"base_policy", "base_evaluation"}
-    return {name: spec for name, spec in stages.items() if name not in makers or name in needed}

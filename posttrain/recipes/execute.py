@@ -13,7 +13,7 @@ from posttrain.artifacts.artifact import Artifact, open_artifact
 from posttrain.artifacts.record import Record, read_record
 from posttrain.errors import ConfigError, RecipeError
 from posttrain.recipes.load import in_order
-from posttrain.recipes.schema import Recipe, StageSpec
+from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 from posttrain.stage import Stage, execute
 from posttrain.taxonomy import Kind
@@ -91,7 +91,7 @@ def run_stages(
         paths[name] = directory / name
         if not paths[name].exists():
             settings = {"name": name, "role": spec.role, **_settings(name, spec, recipe, inputs)}
-            parents = {role: [paths[parent] for parent in _listed(value)] for role, value in spec.parents.items()}
+            parents = {role: [paths[parent] for parent in as_list(value)] for role, value in spec.parents.items()}
             execute(stages[spec.use], parents, settings, paths[name], directory / f"{name}.html")
     return paths
 
@@ -99,10 +99,6 @@ def run_stages(
 def last_policy(paths: Mapping[str, Path], recipe: Recipe, stages: Stages) -> Artifact:
     """The recipe's result among the artifacts that `run_stages` made."""
     return open_artifact(paths[result_of(recipe, stages)], Kind.POLICY)
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
 
 
 def _wanted(spec: StageSpec, paths: Mapping[str, Path]) -> bool:

@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from posttrain.errors import PosttrainError, RecipeError, nearest
-from posttrain.recipes.schema import Recipe, StageSpec
+from posttrain.recipes.frame import framed
+from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 from posttrain.stage import Stage
 from posttrain.taxonomy import METHODS
@@ -51,8 +52,11 @@ def parse_recipe(text: str, where: str, stages: Mapping[str, Stage[Any]]) -> Rec
     """
     try:
         recipe = Recipe.model_validate(yaml.safe_load(text))
+        recipe = framed(recipe) if recipe.extends else recipe
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: not YAML ({' '.join(str(error).split())})") from None
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
     except ValidationError as error:
         raise RecipeError(f"{where}: " + "; ".join(_detail(detail) for detail in error.errors())) from None
     check_recipe(recipe, where, stages)
@@ -93,7 +97,7 @@ def _stage_complaints(name: str, spec: StageSpec, recipe: Recipe, stages: Mappin
     stage, where = stages[spec.use], f"stages.{name}"
     complaints = []
     for role, value in spec.parents.items():
-        given = [value] if isinstance(value, str) else value
+        given = as_list(value)
         if role not in stage.parents:
             complaints.append(f"{where}.parents: {spec.use} takes no parent {role!r}{nearest(role, stage.parents)}")
             continue

@@ -97,9 +97,10 @@ def improve_recipe(rounds: int) -> Recipe:
             "original": "base_policy",
         }
     stages |= _placed(parts.improve.closing, outer)
+    evaluations = [*_numbered("evaluation", rounds), "result_evaluation"]
+    gathered = {"evaluations": evaluations, "recommendations": _numbered("recommendation", rounds)}
     report = stages["run_report"]
-    recommendations: str | list[str] = [f"recommendation_{number}" for number in range(1, rounds + 1)]
-    stages["run_report"] = report.model_copy(update={"parents": {**report.parents, "recommendations": recommendations}})
+    stages["run_report"] = report.model_copy(update={"parents": {**report.parents, **gathered}})
     return _recipe(
         "improve",
         f"Improve a policy by what it lacks, in up to {rounds} rounds, gated",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -17,6 +17,11 @@ from posttrain.taxonomy import Provenance, Role
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 PLACEHOLDER = re.compile(r"\$\{([a-z][a-z0-9_]*)\}")
+
+
+def as_list(parents: str | list[str]) -> list[str]:
+    """A role's parents as a list: a recipe may give a single one by its name alone."""
+    return [parents] if isinstance(parents, str) else parents
 
 
 class Input(BaseModel):
@@ -54,7 +59,7 @@ class StageSpec(BaseModel):
 
     def parent_names(self) -> list[str]:
         """Every parent, in order."""
-        return [name for value in self.parents.values() for name in ([value] if isinstance(value, str) else value)]
+        return [name for value in self.parents.values() for name in as_list(value)]
 
 
 class Recipe(BaseModel):
@@ -66,7 +71,8 @@ class Recipe(BaseModel):
     title: str
     description: str = ""
     source: str = Field(default="", description="where the recipe comes from")
-    inputs: dict[str, Input]
+    extends: Literal["", "gated"] = Field(default="", description="the frame around its stages: `parts/gated.yaml`")
+    inputs: dict[str, Input] = Field(default_factory=dict)
     stages: dict[str, StageSpec]
     result: str = Field(default="", description="the stage whose policy the recipe is for; empty = its last policy")
 

@@ -165,5 +165,6 @@ def build(
     write_jsonl(directory / "held_out.jsonl", (problem.row() for problem in parts.held_out))
     write_jsonl(directory / "demos.jsonl", demonstrations(parts.train))
     easy = [problem for problem in parts.train if problem.slice == EASY]
-    countdown_base.pretrain(directory / "base", easy, seed=seed, steps=pretraining_steps, progress=progress)
+    plan = countdown_base.Pretraining(steps=pretraining_steps)
+    countdown_base.pretrain(directory / "base", easy, plan, seed, progress)
     return directory

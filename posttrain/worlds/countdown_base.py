@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = "0123456789+-*=:"
 PROMPT_TOKENS, COMPLETION_TOKENS = 7, 6  # `357=22:` and `3*5+7<eos>`: every row has the same length, nothing is padded
 BATCH = 128
-LEARNING_RATE = 2e-3
 WARMUP_STEPS = 30
 THREADS = 1  # the order of a sum, and so the bytes, depend on it; and two threads on busy cores spin for each other
 
@@ -48,9 +47,26 @@ class Lesson:
     """Share of expressions that are chosen to be right; the others are drawn from all of them."""
     ops: str = "+-"
     """Operations of all expressions, right or not."""
+    in_order: bool = False
+    """Only expressions with the digits in the prompt's order."""
+    times: int = 1
+    """How often each problem of the slice stands in the corpus."""
+
+    def expressions(self, problem: Problem) -> list[str]:
+        """All that may be written under a problem."""
+        written = expressions(problem.numbers, self.ops)
+        return [text for text in written if not self.in_order or list(text[0::2]) == sorted(text[0::2])]
 
 
-LESSONS: Mapping[str, Lesson] = {EASY: Lesson()}
+@dataclass(frozen=True)
+class Pretraining:
+    """What makes a policy what it is, but for the problems and the seed."""
+
+    lessons: Mapping[str, Lesson] = field(default_factory=lambda: {EASY: Lesson()})
+    """Slice → what is written under its prompts."""
+    size: Size = field(default_factory=Size)
+    steps: int = 300
+    learning_rate: float = 2e-3
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -94,28 +110,32 @@ def config(vocabulary: int, size: Size) -> Qwen2Config:
 def pretrain(
     directory: Path,
     problems: Sequence[Problem],
+    plan: Pretraining | None = None,
     seed: int = 0,
-    steps: int = 300,
     progress: Callable[[int, int], None] | None = None,
-    size: Size | None = None,
-    lessons: Mapping[str, Lesson] = LESSONS,
+    init: Path | None = None,
 ) -> Path:
     """Train a policy on the problems' expressions and write it to `directory`.
 
     Args:
-        lessons: slice → what is written under its prompts; every problem's slice has one.
+        problems: each of a slice that the plan has a lesson for.
+        init: the policy to go on from; None = from nothing.
     """
     import torch
     from transformers import Qwen2ForCausalLM
 
+    plan = plan or Pretraining()
     with one_thread():
         characters = tokenizer()
-        corpus = Corpus(characters, problems, lessons)
+        repeated = [problem for problem in problems for _ in range(plan.lessons[problem.slice].times)]
+        corpus = Corpus(characters, repeated, plan.lessons)
         chance = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):  # the weights are drawn from torch's global generator
             torch.manual_seed(seed)
-            policy = Qwen2ForCausalLM(config(len(characters), size or Size()))
-        train(policy, lambda: corpus.draw(BATCH, chance), steps, progress)
+            policy = (
+                Qwen2ForCausalLM.from_pretrained(init) if init else Qwen2ForCausalLM(config(len(characters), plan.size))
+            )
+        train(policy, lambda: corpus.draw(BATCH, chance), plan.steps, plan.learning_rate, progress)
     policy.generation_config.update(do_sample=True, temperature=1.0, max_new_tokens=COMPLETION_TOKENS)
     policy.save_pretrained(directory)
     characters.save_pretrained(directory)
@@ -139,13 +159,14 @@ def train(
     policy: Qwen2ForCausalLM,
     draw: Callable[[], torch.Tensor],
     steps: int,
+    learning_rate: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Next-token training on the completions of batches drawn afresh, with warm-up and a cosine decay to zero."""
     import torch
 
     policy.train()
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / WARMUP_STEPS, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
@@ -173,10 +194,11 @@ class Corpus:
 
         right, written = [], []
         for problem in problems:
-            allowed = expressions(problem.numbers, lessons[problem.slice].ops)
+            allowed = lessons[problem.slice].expressions(problem)
             answers = solutions(problem.numbers, problem.target)
+            chosen = [text for text in allowed if text in answers] or allowed  # none is right: as good as any
             written.append(self._encode(characters, problem, allowed))
-            right.append(self._encode(characters, problem, [text for text in allowed if text in answers]))
+            right.append(self._encode(characters, problem, chosen))
         self._right, self._written = self._table(right), self._table(written)
         self._share = torch.tensor([lessons[problem.slice].right for problem in problems])
 

@@ -1,0 +1,212 @@
+"""The stages of a round: select, diagnose, recommend, follow, recall, contrast; and inputs that are left out."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from posttrain.components.catalogue import load_stage, load_stages
+
+from posttrain.artifacts.problems import read_problems
+from posttrain.artifacts.record import read_record
+from posttrain.diagnosis.diagnosis import read_diagnosis
+from posttrain.diagnosis.recommend import read_recommendation
+from posttrain.errors import ConfigError, ContractError, DataError
+from posttrain.recipes.load import parse_recipe
+from posttrain.stage import execute
+from tests.made import based, demo, evaluated, prepared, problem, refused
+from tests.tiny import tiny_policy
+
+PROBLEMS = [problem(n, id=f"p{n}") for n in range(12)]
+RIGHT = [0, 0, 0, 4, 4, 1, 2, 3, 1, 2, 3, 1]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A policy, problems, an evaluation: three never, two always, seven sometimes right."""
+    root = tmp_path_factory.mktemp("rounds")
+    tiny_policy(root / "model", "llama")
+    based(root / "policy", root / "model")
+    prepared(root / "problems", PROBLEMS)
+    evaluated(root / "evaluation", root / "policy", root / "problems", RIGHT)
+    return root
+
+
+def run(stage, parents, out, **settings):
+    return execute(load_stage(stage), {role: [path] for role, path in parents.items()}, settings, out)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [(["sometimes"], 7), (["never"], 3), (["always", "never"], 5), (["never", "sometimes", "always"], 12)],
+)
+def test_select_keeps_problems_by_what_the_policy_does(home, tmp_path, keep, kept):
+    parents = {"candidates": home / "problems", "evaluation": home / "evaluation"}
+    record = run("select", parents, tmp_path / "out", keep=keep)
+    ids = {p.id for p in read_problems(tmp_path / "out")}
+    assert len(ids) == record.counts["kept"] == kept
+    assert record.counts["never_right"] + record.counts["sometimes_right"] + record.counts["always_right"] == 12
+
+
+def test_select_refuses_another_file_s_evaluation(home, tmp_path):
+    prepared(tmp_path / "others", [problem(n) for n in range(20, 25)])
+    parents = {"candidates": [tmp_path / "others"], "evaluation": [home / "evaluation"]}
+    refused("select", parents, {}, tmp_path / "out", ContractError, "on other problems")
+
+
+BOUNDS = {"out_of_reach": 1.0}  # so that D1 holds, and demonstrations are the remedy
+
+
+@pytest.fixture(scope="module")
+def diagnosed(home):
+    """Of ten times as many problems, so that the intervals decide."""
+    prepared(home / "many", [problem(n, id=f"p{n}") for n in range(120)])
+    evaluated(home / "much", home / "policy", home / "many", RIGHT * 10)
+    prepared(home / "demos", [demo(n) for n in range(200, 208)], "trajectories")
+    run("diagnose", {"evaluation": home / "much", "demos": home / "demos"}, home / "diagnosis", name="diagnosis")
+    return home / "diagnosis"
+
+
+def test_a_diagnosis_has_every_signal_with_its_interval(home, diagnosed):
+    found = read_diagnosis(diagnosed)
+    signals = found.of_slice()
+    assert signals["pass_1"].estimate == pytest.approx(sum(RIGHT) / 48)
+    assert signals["always_fail"].estimate == pytest.approx(3 / 12)
+    assert all(interval.low <= interval.estimate <= interval.high for interval in signals.values())
+    assert (found.problems, found.samples, found.k, found.inputs) == (120, 4, 2, ["demos"])
+
+
+def test_the_recommendation_is_a_recipe_that_can_be_compiled(home, diagnosed, tmp_path):
+    run("recommend", {"diagnosis": diagnosed}, tmp_path / "out", thresholds=BOUNDS)
+    found = read_recommendation(tmp_path / "out")
+    assert found.next_step == "sft" and found.evidence and found.cost
+    recipe = parse_recipe((tmp_path / "out" / "recipe.yaml").read_text(), "recommended", load_stages())
+    assert [name for name in recipe.stages if name.endswith("policy_1")] == ["sft_policy_1"]
+    assert "rl_policy_2" in recipe.stages or "rl_edge_policy_2" in recipe.stages
+
+
+def test_the_next_round_goes_on_where_the_last_one_was(home, diagnosed, tmp_path):
+    bounds = {"thresholds": BOUNDS}
+    run("recommend", {"diagnosis": diagnosed}, tmp_path / "first", **bounds)
+    run("recommend", {"diagnosis": diagnosed, "previous": tmp_path / "first"}, tmp_path / "second", **bounds)
+    second = read_recommendation(tmp_path / "second")
+    assert (second.taken, second.next_step) == (["sft"], "rl")
+
+
+def test_an_unknown_threshold_is_refused(home, diagnosed, tmp_path):
+    refused("recommend", {"diagnosis": [diagnosed]}, {"thresholds": {"x": 1}}, tmp_path / "out", ConfigError, "'x'")
+
+
+def test_the_evaluation_must_be_of_the_policy(home, tmp_path):
+    tiny_policy(tmp_path / "model", "llama", seed=7)
+    other = based(tmp_path / "other", tmp_path / "model")
+    parents = {"evaluation": [home / "evaluation"], "policy": [other]}
+    refused("diagnose", parents, {}, tmp_path / "out", ContractError, "not of the one given")
+
+
+RECIPE = """
+name: tune
+title: Tune
+inputs: {base: {help: The policy.}, demos: {help: Demonstrations.}}
+stages:
+  start: {use: base, with: {uri: "${base}"}}
+  rows: {use: prepare, with: {uri: "${demos}", kind: trajectories}}
+  tuned: {use: sft, parents: {init: start, data: rows}, role: expansion, with: {max_steps: 2, learning_rate: 0.01}}
+"""
+
+
+def demos(tmp_path):
+    file = tmp_path / "demos.jsonl"
+    file.write_text("".join(json.dumps(demo(n)) + "\n" for n in range(8)))
+    return str(file)
+
+
+def test_follow_runs_a_recipe_and_hands_out_its_last_policy_with_its_own_record(home, tmp_path):
+    record = run("follow", {"base": home / "policy"}, tmp_path / "out", recipe=RECIPE, demos=demos(tmp_path))
+    stored = read_record(tmp_path / "out")
+    assert (stored.stage, stored.name, stored.id) == ("sft", "tuned", record.id)
+    assert stored.parent("init").id == read_record(home / "policy").id, "the given policy stands in for the stage base"
+    assert stored.trace.provenance == "off-policy"
+
+
+def test_follow_hands_the_policy_on_where_there_is_nothing_to_do(home, diagnosed, tmp_path):
+    run("recommend", {"diagnosis": diagnosed}, tmp_path / "stop", thresholds={"headroom": 1.0})
+    assert read_recommendation(tmp_path / "stop").verdict == "stop"
+    parents = {"base": home / "policy", "recommendation": tmp_path / "stop"}
+    assert run("follow", parents, tmp_path / "out").id == read_record(home / "policy").id
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "mentions"),
+    [
+        ({}, ConfigError, ["give a recipe, or a recommendation"]),
+        ({"recipe": RECIPE}, ContractError, ["tune needs 'demos'"]),
+        ({"recipe": RECIPE.replace("use: sft", "use: sftt")}, Exception, ["no stage is called 'sftt'"]),
+    ],
+)
+def test_what_follow_refuses(home, tmp_path, settings, error, mentions):
+    refused("follow", {"base": [home / "policy"]}, settings, tmp_path / "out", error, *mentions)
+
+
+def test_recall_brings_an_artifact_back_as_it_was_made(home, tmp_path):
+    run("recall", {}, tmp_path / "out", uri=str(home / "evaluation"), kind="evaluation")
+    assert read_record(tmp_path / "out").id == read_record(home / "evaluation").id
+    refused("recall", {}, {"uri": str(home / "evaluation"), "kind": "policy"}, tmp_path / "no", ContractError)
+
+
+def test_contrast_names_a_winner_only_where_the_intervals_agree(home, tmp_path):
+    many = prepared(tmp_path / "many", [problem(n, id=f"p{n}") for n in range(60)])
+    base = evaluated(tmp_path / "base", home / "policy", many, [1] * 60)
+    better = evaluated(tmp_path / "better", home / "policy", many, [3] * 60, name="better")
+    same = evaluated(tmp_path / "same", home / "policy", many, [1, 1, 1, 2] * 15, name="same")
+    twin = evaluated(tmp_path / "twin", home / "policy", many, [1, 2, 1, 1] * 15, name="twin")
+    stage = load_stage("contrast")
+    clear = execute(stage, {"candidates": [better, same], "base": [base]}, {}, tmp_path / "clear")
+    open_ = execute(stage, {"candidates": [twin, same], "base": [base]}, {}, tmp_path / "open")
+    assert (clear.facts["verdict"], open_.facts["verdict"]) == ("better", "undecided")
+    refused("contrast", {"candidates": [same, same], "base": [base]}, {}, tmp_path / "x", ContractError, "'same'")
+
+
+def test_an_input_left_out_is_absent_and_so_is_what_needs_it(home, tmp_path):
+    absent = run("base", {}, tmp_path / "teacher", uri="", optional=True, name="teacher_policy")
+    assert absent.absent == "teacher_policy was not given"
+    parents = {"policy": tmp_path / "teacher", "problems": home / "problems"}
+    assert run("evaluate", parents, tmp_path / "evaluation").absent == absent.absent
+    found = run("diagnose", {"evaluation": home / "evaluation", "teacher": tmp_path / "evaluation"}, tmp_path / "out")
+    assert found.kind == "diagnosis" and "teacher_gap" not in read_diagnosis(tmp_path / "out").of_slice()
+    refused("base", {}, {"uri": ""}, tmp_path / "x", ConfigError, "uri is empty")
+
+
+def test_the_same_policy_is_not_sampled_twice(home, tmp_path):
+    settings = {"samples": 2, "max_new_tokens": 4}
+    parents = {"policy": home / "policy", "problems": home / "problems"}
+    first = run("evaluate", parents, tmp_path / "first", **settings)
+    again = run("evaluate", parents | {"before": tmp_path / "first"}, tmp_path / "again", **settings)
+    assert (first.counts["reused"], again.counts["reused"], again.digest) == (0, 24, first.digest)
+    other = run("evaluate", parents | {"before": tmp_path / "first"}, tmp_path / "other", seed=1, **settings)
+    assert other.counts["reused"] == 0
+
+
+def test_halves_of_a_file_share_no_problem(tmp_path):
+    rows = [problem(n, id=f"p{n}", slice="ab"[n % 2]) for n in range(21)]
+    halves = [
+        {p.id: p.slice for p in read_problems(prepared(tmp_path / part, rows, part=part))}
+        for part in ("first", "second")
+    ]
+    assert not halves[0].keys() & halves[1].keys()
+    assert len(halves[0]) + len(halves[1]) == 21
+    assert {abs(list(h.values()).count("a") - list(h.values()).count("b")) for h in halves} <= {0, 1}
+
+
+def test_a_changed_artifact_is_not_recalled(home, tmp_path):
+    shutil.copytree(home / "evaluation", tmp_path / "changed")
+    file = tmp_path / "changed" / "evaluation.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    refused("recall", {}, {"uri": str(tmp_path / "changed"), "kind": "evaluation"}, tmp_path / "out", DataError)
+
+
+def test_stage_settings_reach_the_followed_recipe(home, tmp_path):
+    settings = {"recipe": yaml.safe_dump(yaml.safe_load(RECIPE)), "demos": demos(tmp_path)}
+    changed = {**settings, "stage_settings": {"sft": {"max_steps": 1}}}
+    record = run("follow", {"base": home / "policy"}, tmp_path / "out", **changed)
+    assert record.parameters["max_steps"] == 1
