@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench recipes clean
+.PHONY: help install demo test check lint types unit docs goldens bench study recipes clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
+
+study: $(INSTALLED) ## Run every short sequence of steps in every world (hours); resumable
+	PYTHONPATH=. $(BIN)/python study/run.py
 
 recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
 	$(BIN)/python examples/recipes/run_all.py

@@ -51,9 +51,8 @@ class World:
 
     def build(self) -> None:
         """The world's files and the artifacts that every sequence shares."""
-        from posttrain.worlds.bottlenecks import build
-
         from posttrain.artifacts.artifact import whole_or_nothing
+        from posttrain.worlds.bottlenecks import build
 
         self.home.mkdir(parents=True, exist_ok=True)
         if not self.source.exists():
