@@ -1,7 +1,8 @@
 """The sharpening tax: what a stage paid in breadth for pass@1 (2610.01509; written from its formulas).
 
-A(K) = sum over k < K of [pass@K - pass@k] is the area under the pass@k curve's rise; S(K) scales it by what was left to
-gain, (K - 1)(1 - pass@1). The tax is before minus after: positive where the curve got flatter.
+A(K) = sum over k < K of [pass@K - pass@k] is the area above the pass@k curve's rise; S(K) scales it by what was left to
+gain, (K - 1)(1 - pass@1). The tax is before minus after: positive where the curve got flatter. Problems with fewer than
+K samples are left out of all of it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posttrain.diagnosis.intervals import Interval, bootstrap, bootstrap_columns
+from posttrain.diagnosis.intervals import DIFFERENCE, DRAWS, Interval, bootstrap
 from posttrain.diagnosis.passk import Floats, pass_at_k
+from posttrain.errors import ConfigError
+
+Counts = tuple[Floats, Floats]  # scored and correct samples of each problem, (M,) and (M,)
 
 
 class Tax(NamedTuple):
@@ -22,37 +26,65 @@ class Tax(NamedTuple):
 
 
 def area(scored_M: Floats, correct_M: Floats, k: int) -> Floats:
-    """A(K) of each problem. Shape (M,), in [0, K - 1]; NaN where n < K."""
-    rates_MK = np.column_stack([pass_at_k(scored_M, correct_M, each) for each in range(1, k + 1)])
-    return (rates_MK[:, -1:] - rates_MK[:, :-1]).sum(1)
+    """A(K) of each problem, over every k up to K. Shape (M,), in [0, (K - 1)(1 - pass@1)]; NaN where n < K.
+
+    The sum has a closed form. With c of n right, t(k) = 1 - pass@k = C(n - c, k) / C(n, k) telescopes:
+    t(k) = g(k) - g(k + 1) for g(k) = (n - k + 1) t(k) / (c + 1), so t(1) + … + t(K - 1) = g(1) - g(K).
+    """
+    scored_M, correct_M = np.asarray(scored_M, dtype=np.float64), np.asarray(correct_M, dtype=np.float64)
+    first_M, last_M = 1 - pass_at_k(scored_M, correct_M, 1), 1 - pass_at_k(scored_M, correct_M, k)
+    missed_M = (scored_M * first_M - (scored_M - k + 1) * last_M) / (correct_M + 1)
+    return np.maximum(missed_M - (k - 1) * last_M, 0.0)  # rounding may leave -1e-15
 
 
 def scaled_area(scored_M: Floats, correct_M: Floats, k: int) -> float:
-    """S(K) of a set of problems: A(K) / ((K - 1)(1 - pass@1)); 0 where pass@1 is 1 or K is 1."""
-    left = (k - 1) * (1 - float(np.nanmean(pass_at_k(scored_M, correct_M, 1))))
-    return float(np.nanmean(area(scored_M, correct_M, k))) / left if left > 0 else 0.0
+    """S(K) of a set of problems: A(K) / ((K - 1)(1 - pass@1)), in [0, 1]; 0 if every sample was right, NaN without any.
+
+    Raises:
+        ConfigError: K < 2, where there is no curve.
+    """
+    area_M, left_M = _area_and_left((scored_M, correct_M), k)
+    return _ratio(area_M, left_M)
 
 
-def sharpening_tax(
-    before: tuple[Floats, Floats], after: tuple[Floats, Floats], k: int, seed: int = 0, draws: int = 1000
-) -> Tax:
+def sharpening_tax(before: Counts, after: Counts, k: int, seed: int = 0, draws: int = DRAWS) -> Tax:
     """Tax of a stage from (scored, correct) of the same problems before and after, paired.
 
-    The scaled one is a ratio of means, so its interval resamples problems and forms the ratio in every draw.
+    The scaled tax is a difference of ratios of means. Each problem's part in it is linearised at the estimate,
+    S + (A_i - S L_i) / mean(L) with L = (K - 1)(1 - pass@1): their mean is S itself, and resampling them is resampling
+    problems, to first order in the error of mean(L).
+
+    Raises:
+        ConfigError: K < 2, where there is no curve.
     """
-    area0_M, area1_M = area(*before, k), area(*after, k)
-    plain = bootstrap(area0_M - area1_M, seed, draws, bounds=None)
-    left0_M, left1_M = ((k - 1) * (1 - pass_at_k(*side, 1)) for side in (before, after))
-    drawn = np.random.default_rng(seed).integers(len(area0_M), size=(draws, len(area0_M))) if len(area0_M) else None
-    if drawn is None:
-        return Tax(plain, bootstrap_columns(np.zeros((0, 1)), seed)[0])
+    (area0_M, left0_M), (area1_M, left1_M) = _area_and_left(before, k), _area_and_left(after, k)
+    both_M = ~np.isnan(area0_M) & ~np.isnan(area1_M)
+    parts_M = _linearised(area0_M[both_M], left0_M[both_M]) - _linearised(area1_M[both_M], left1_M[both_M])
+    whole = float(k - 1)
+    return Tax(
+        area=bootstrap((area0_M - area1_M)[both_M], seed, draws, bounds=(-whole, whole)),
+        scaled=bootstrap(parts_M, seed, draws, bounds=DIFFERENCE),
+    )
 
-    def ratio(area_M: Floats, left_M: Floats, index: np.ndarray) -> Floats:
-        top, bottom = area_M[index].sum(-1), left_M[index].sum(-1)
-        return np.divide(top, bottom, out=np.zeros_like(top, dtype=float), where=bottom > 0)
 
-    taxes_D = ratio(area0_M, left0_M, drawn) - ratio(area1_M, left1_M, drawn)
-    every = np.arange(len(area0_M))[None]
-    estimate = float((ratio(area0_M, left0_M, every) - ratio(area1_M, left1_M, every))[0])
-    low, high = np.nanquantile(taxes_D, [0.025, 0.975])
-    return Tax(plain, Interval(estimate, float(low), float(high)))
+def _area_and_left(counts: Counts, k: int) -> tuple[Floats, Floats]:
+    """A(K), and the most it could be, L = (K - 1)(1 - pass@1), of each problem; both NaN where n < K."""
+    if k < 2:
+        raise ConfigError(f"K = {k}: the area between pass@1 and pass@K needs K >= 2")
+    area_M = area(*counts, k)
+    return area_M, np.where(np.isnan(area_M), np.nan, (k - 1) * (1 - pass_at_k(*counts, 1)))
+
+
+def _ratio(area_M: Floats, left_M: Floats) -> float:
+    present_M = ~np.isnan(area_M)
+    if not present_M.any():
+        return float("nan")
+    left = float(left_M[present_M].sum())
+    return float(area_M[present_M].sum()) / left if left > 0 else 0.0
+
+
+def _linearised(area_M: Floats, left_M: Floats) -> Floats:
+    scaled = _ratio(area_M, left_M)
+    if not left_M.any():
+        return np.full(len(area_M), scaled)
+    return scaled + (area_M - scaled * left_M) / left_M.mean()
