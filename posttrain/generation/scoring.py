@@ -2,91 +2,176 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from posttrain.artifacts.problems import Prompt
+from posttrain.errors import DataError, PolicyError
 from posttrain.generation.tokenizer import load_tokenizer, render
+from posttrain.generation.transformers import evaluating
+
+# Padded tokens of a batch. A forward holds a logit of every word at every one of them: 5 GB at 150 000 words, float32.
+_BATCH_TOKENS = 2**13
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and its completion; `ended`: with the EOS token, as in training."""
+    """A prompt and its completion; `ended`: with the EOS token, as in training.
+
+    A text that completes messages is taken as it was sampled, a list of messages as the chat template renders it.
+    """
 
     prompt: Prompt
     completion: Any  # text, or the messages of a conversation
     ended: bool = True
 
 
+class _Encoded(NamedTuple):
+    ids: list[int]
+    start: int  # of the completion
+
+
 def completion_logprobs(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[Text],
-    batch_rows: int = 64,
-    on_progress: Callable[[int, int], None] | None = None,
+    model: Any, tokenizer: Any, texts: Sequence[Text], batch_rows: int = 64, on_progress: OnProgress | None = None
 ) -> list[NDArray[np.float64]]:
     """Log-probability of every token of each completion, nats, given its prompt; in the order of the texts.
 
     Texts of like length are scored together, padded on the right; a completion without tokens gives an empty array.
+
+    Args:
+        batch_rows: most texts scored at once; fewer where they are long.
+        on_progress: called with (texts done, texts in all) after each batch.
+
+    Raises:
+        DataError: no token stands before a completion, or a text is longer than the policy's context.
+        PolicyError: the policy's logits are NaN.
     """
-    encoded = [_encode(tokenizer, text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index][0]))
+    encoded = _encode_all(tokenizer, texts, model)
     found: list[NDArray[np.float64]] = [np.zeros(0)] * len(texts)
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_rows):
-            members = order[start : start + batch_rows]
-            for index, values in zip(members, _score(model, [encoded[i] for i in members]), strict=True):
-                found[index] = values
-            if on_progress is not None:
-                on_progress(start + len(members), len(order))
+    with evaluating(model), torch.inference_mode():
+        for members in _batches(encoded, batch_rows, on_progress):
+            rows = [encoded[index] for index in members]
+            logits = model(**_padded(rows, 0, model.device), use_cache=False).logits
+            for index, row, row_logits in zip(members, rows, logits, strict=True):
+                found[index] = _picked(row_logits, row)
     return found
 
 
-def _encode(tokenizer: Any, text: Text) -> tuple[list[int], int]:
-    """Token ids of prompt and completion, and how many of them are the prompt's."""
-    prompt = render(tokenizer, text.prompt)
-    if isinstance(text.prompt, str):
-        whole = text.prompt + text.completion
-        ended = text.ended and tokenizer.eos_token and not whole.endswith(tokenizer.eos_token)
-        return list(tokenizer(text=whole + (tokenizer.eos_token if ended else ""))["input_ids"]), len(prompt)
-    messages = text.completion
-    if isinstance(messages, str):
-        messages = [{"role": "assistant", "content": messages}]
-    chat = tokenizer.apply_chat_template([*text.prompt, *messages], tokenize=True, return_dict=True)
-    return list(chat["input_ids"]), len(prompt)
+def reward_scores(
+    directory: Path, texts: Sequence[Text], batch_rows: int = 64, on_progress: OnProgress | None = None
+) -> NDArray[np.float64]:
+    """A reward model's score of each text, a sequence-classification head of one label. Shape (N,).
+
+    Texts are given as `trl.RewardTrainer` gives them: plain ones end with EOS, conversations as the template renders.
+
+    Raises:
+        DataError: no token stands before a completion, or a text is longer than the reward model's context.
+        PolicyError: the directory's weights have no head of one label; Transformers would make up a random one.
+    """
+    model, tokenizer = _load_reward_model(directory), load_tokenizer(directory)
+    # The head reads the last token that is not padding, by its id.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    encoded = _encode_all(tokenizer, [_as_messages(text) for text in texts], model)
+    scores_N = np.zeros(len(texts))
+    with torch.inference_mode():
+        for members in _batches(encoded, batch_rows, on_progress):
+            rows = _padded([encoded[index] for index in members], tokenizer.pad_token_id, model.device)
+            scores_N[members] = model(**rows).logits[:, 0].float().cpu().numpy()
+    return scores_N
 
 
-def _score(model: Any, rows: Sequence[tuple[list[int], int]]) -> list[NDArray[np.float64]]:
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows], device=model.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row, _ in rows], device=model.device)
-    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-    picked = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0].cpu().numpy().astype(np.float64)
-    return [values[prompt - 1 : len(row) - 1] for values, (row, prompt) in zip(picked, rows, strict=True)]
-
-
-def reward_scores(directory: Path, texts: Sequence[Text], batch_rows: int = 64) -> NDArray[np.float64]:
-    """A reward model's score of each text, a sequence-classification head of one label. Shape (N,)."""
+def _load_reward_model(directory: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = load_tokenizer(directory)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        directory, num_labels=1, trust_remote_code=False, use_safetensors=True
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        directory,
+        num_labels=1,
+        dtype=torch.float32 if place.type == "cpu" else "auto",
+        trust_remote_code=False,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # so that a head of another size is refused below, in one line
+        output_loading_info=True,
     )
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    encoded = [_encode(tokenizer, text)[0] for text in texts]
-    scores: list[float] = []
-    with torch.inference_mode():
-        for start in range(0, len(encoded), batch_rows):
-            rows = encoded[start : start + batch_rows]
-            padded = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(model.device)
-            scores += model(**padded).logits[:, 0].float().tolist()
-    return np.array(scores)
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise PolicyError(
+            f"{directory}: no weights for {wrong[0]}, so not a reward model of one label; train one first"
+        )
+    return model.to(place).eval()
+
+
+def _as_messages(text: Text) -> Text:
+    """A reward model sees conversations whole, whoever sampled the last message."""
+    if isinstance(text.prompt, str) or not isinstance(text.completion, str):
+        return text
+    return replace(text, completion=[{"role": "assistant", "content": text.completion}])
+
+
+def _encode_all(tokenizer: Any, texts: Sequence[Text], model: Any) -> list[_Encoded]:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    encoded = []
+    for index, text in enumerate(texts):
+        row = _encode(tokenizer, text)
+        if row.start == 0:
+            raise DataError(f"text {index}: no token stands before the completion; give it a longer prompt")
+        if limit is not None and len(row.ids) > limit:
+            raise DataError(
+                f"text {index}: {len(row.ids)} tokens do not fit the model's context of {limit}; leave it out, or "
+                "shorten it"
+            )
+        encoded.append(row)
+    return encoded
+
+
+def _encode(tokenizer: Any, text: Text) -> _Encoded:
+    """Token ids of prompt and completion. The completion starts where TRL's SFT has it start: where they diverge."""
+    prompt, completion = render(tokenizer, text.prompt), text.completion
+    if isinstance(completion, str):
+        end = (text.ended and tokenizer.eos_token) or ""
+        completion = completion.removesuffix(end) + end
+    if isinstance(text.prompt, str):
+        whole = list(tokenizer(text=text.prompt + completion)["input_ids"])
+    elif isinstance(completion, str):
+        whole = [*prompt, *tokenizer(text=completion, add_special_tokens=False)["input_ids"]]
+    else:
+        chat = tokenizer.apply_chat_template([*text.prompt, *completion], tokenize=True, return_dict=True)
+        whole = list(chat["input_ids"])
+    pairs = enumerate(zip(prompt, whole, strict=False))
+    return _Encoded(whole, next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(prompt), len(whole))))
+
+
+def _batches(encoded: Sequence[_Encoded], batch_rows: int, on_progress: OnProgress | None) -> Iterator[list[int]]:
+    """Texts by index, of like length; the longest first, so that what does not fit in memory fails at once."""
+    order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index].ids))
+    done = 0
+    while done < len(order):
+        rows = min(batch_rows, max(1, _BATCH_TOKENS // len(encoded[order[done]].ids)))
+        yield order[done : done + rows]
+        done = min(done + rows, len(order))
+        if on_progress is not None:
+            on_progress(done, len(order))
+
+
+def _padded(rows: Sequence[_Encoded], fill: int, device: torch.device) -> dict[str, torch.Tensor]:
+    width = max(len(row.ids) for row in rows)
+    ids = [row.ids + [fill] * (width - len(row.ids)) for row in rows]
+    mask = [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows]
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+
+
+def _picked(logits: torch.Tensor, row: _Encoded) -> NDArray[np.float64]:
+    """Log-probabilities of one completion's tokens from the logits of its row, [T, V]: float32 a row at a time."""
+    tokens = torch.tensor(row.ids[row.start :], device=logits.device, dtype=torch.long)
+    logprobs = logits[row.start - 1 : len(row.ids) - 1].float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    if torch.isnan(logprobs).any():
+        raise PolicyError("the policy's logits are NaN: its training diverged; use an earlier checkpoint")
+    return np.asarray(logprobs.cpu().numpy(), dtype=np.float64)

@@ -66,7 +66,7 @@ def sample(
     eos = _eos_ids(model, tokenizer)
     results: list[list[Completion]] = [[] for _ in rendered]
     done = 0
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for members in _batches(rendered, rooms, max(1, batch_rows // decoding.samples), decode is decode_generate):
             for start in range(0, decoding.samples, batch_rows):
                 samples = range(start, min(start + batch_rows, decoding.samples))
@@ -136,7 +136,7 @@ def _completions(
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Without dropout, and without the gradient checkpointing that would switch the cache off."""
     training = model.training
     model.eval()
