@@ -21,6 +21,8 @@ STEPS = {
     "restore": "original",
 }
 LONGEST = 3
+# Steps worth taking twice in a row: more RL goes on from its own rollouts. Any other step's repetition is left out.
+REPEATED = ("rl",)
 
 
 def inputs_of(world: Path) -> dict[str, str]:
@@ -50,7 +52,7 @@ def facts_of(world: Path) -> dict[str, object]:
 
 
 def children(path: tuple[str, ...], steps: list[str]) -> list[tuple[str, ...]]:
-    """Sequences one step longer; the same step twice in a row is one longer step, and left out."""
+    """Sequences one step longer."""
     if len(path) >= LONGEST:
         return []
-    return [(*path, step) for step in steps if not path or path[-1] != step]
+    return [(*path, step) for step in steps if step in REPEATED or path[-1:] != (step,)]
