@@ -180,6 +180,8 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("wrong", ["secret", "key", "bucket", "none"])
 def test_a_refusal_may_be_retried_and_shows_no_secret(s3, tmp_path, monkeypatch, use, wrong):
+    if wrong in ("secret", "key") and not s3.checks_credentials:
+        pytest.skip("moto lets any secret in; install go or versitygw")
     bucket = BUCKET
     if wrong == "secret":
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
