@@ -114,7 +114,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             inside,
             policy=trained.outputs["policy"],
             problems=held_out.outputs["data"],
-            before=measured.outputs["evaluation"],
+            before_1=measured.outputs["evaluation"],
             name=candidate.name,
             settings=values["evaluation_settings"],
         )

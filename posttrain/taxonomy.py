@@ -127,6 +127,7 @@ METHODS: dict[str, Method] = {
         Method("diagnose", "diagnose", "Find what holds a policy back", paper="2604.07941"),
         Method("recommend", "recommend", "Recommend the next steps"),
         Method("follow", "follow", "Follow a recommendation, or run a recipe in one pod"),
+        Method("keep", "keep", "Keep a step or roll it back"),
         Method("evaluate", "evaluate", "Measure a policy on problems", paper="2107.03374"),
         Method("recall", "recall", "Bring back an artifact of an earlier run"),
         Method("contrast", "contrast", "Compare candidates measured alike", paper="2604.07941"),

@@ -25,6 +25,8 @@ from study.worlds import WORLDS, children, inputs_of, steps_of
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = Path(__file__).parent / "settings.yaml"
 
+Parents = dict[str, str | Path | list[str | Path]]
+
 
 class Node:
     """A policy of the tree: where it lies, and its evaluations."""
@@ -81,17 +83,18 @@ class World:
         self.make("prepare", {}, sample, "training_sample")
         self.make("evaluate", {"policy": "base_policy", "problems": "training_sample"}, {}, "training_evaluation")
 
-    def make(self, stage: str, parents: dict[str, str | Path], settings: dict[str, Any], name: str | Path) -> Path:
+    def make(self, stage: str, parents: Parents, settings: dict[str, Any], name: str | Path) -> Path:
         """Run a stage unless its artifact is there."""
         from posttrain.stage import execute
 
         out = self.home / name
         if not out.exists():
             chosen = {**self.settings.get(stage, {}), **settings, "seed": self.seed, "name": Path(name).name}
-            execute(self.stages[stage], {role: [self.home / p] for role, p in parents.items()}, chosen, out)
+            lists = {role: value if isinstance(value, list) else [value] for role, value in parents.items()}
+            execute(self.stages[stage], {role: [self.home / p for p in ps] for role, ps in lists.items()}, chosen, out)
         return out
 
-    def present(self, **roles: str) -> dict[str, str | Path]:
+    def present(self, **roles: str) -> Parents:
         """Those parents that this world has."""
         return {role: name for role, name in roles.items() if (self.home / name).exists()}
 
@@ -155,11 +158,10 @@ class World:
         here = {name: node.folder.relative_to(self.home) / name for name in ("policy", "probe", "exam", "anchors")}
         self.make("evaluate", {"policy": here["policy"], "problems": "probe_problems"}, {}, here["probe"])
         self.make("evaluate", {"policy": here["policy"], "problems": "exam_problems"}, {}, here["exam"])
-        parents: dict[str, str | Path] = {"evaluation": here["probe"], "policy": here["policy"]}
+        parents: Parents = {"evaluation": here["probe"], "policy": here["policy"]}
         if (self.home / "anchor_problems").exists():
             self.make("evaluate", {"policy": here["policy"], "problems": "anchor_problems"}, {}, here["anchors"])
-            base = Path("tree") / "base" / "anchors"
-            parents |= {"anchors": here["anchors"], "anchors_before": base} if path else {}
+            parents["anchors"] = [Path("tree") / "base" / "anchors", *([here["anchors"]] if path else [])]
         if parent:
             parents["before"] = parent.probe.relative_to(self.home)
             parents["original"] = "base_policy"

@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 from posttrain.diagnosis.diagnosis import Diagnosis
+from posttrain.diagnosis.intervals import Interval
+from posttrain.diagnosis.keep import ANCHOR_LOSS, BREADTH, Kept, decide_kept
 from posttrain.diagnosis.passk import pass_at_k
 from posttrain.diagnosis.recommend import recommend
 from posttrain.diagnosis.rules import RuleTable
+from posttrain.recipes.compose import step
 from study.worlds import LONGEST
 
 K = 64
-ANCHOR_LOSS = 0.02  # of pass@1 on the anchors, the largest that still counts as kept
+ROUNDS = 6  # of the loop: as many steps as it may try, of which it keeps at most three
 
 Path_ = tuple[str, ...]
 
@@ -50,6 +53,14 @@ class Tree:
         path = path if self.kept(path) else ()
         return (self.rate(path, 1) + self.rate(path, K)) / 2
 
+    def step_kept(self, path: Path_) -> Kept:
+        """Whether `improve` would have kept a sequence's last step, by what the rules see of it."""
+        signals = Diagnosis.model_validate(self.rows[path]["diagnosis"]).of_slice()
+        one, breadth = signals["pass_1_change"], signals["pass_k_change"]
+        # A row has no counts of the probe half: the estimate is exact, the interval was not kept and decides nothing.
+        worth = (1 - BREADTH) * one.estimate + BREADTH * breadth.estimate
+        return decide_kept(Interval(worth, -1, 1), breadth, signals.get("anchor_change"), step(path[-1]).role)
+
     def taken(self) -> list[Path_]:
         """Every sequence that could be run."""
         return [path for path, row in self.rows.items() if "failed" not in row]
@@ -57,9 +68,9 @@ class Tree:
     def walk(self, path: Path_) -> Path_:
         """As much of a wished-for sequence as there is: steps that do not apply are left out."""
         here: Path_ = ()
-        for step in path:
-            if "failed" not in self.rows.get((*here, step), {"failed": ""}):
-                here = (*here, step)
+        for name in path:
+            if "failed" not in self.rows.get((*here, name), {"failed": ""}):
+                here = (*here, name)
         return here
 
     def seconds(self, path: Path_) -> float:
@@ -76,18 +87,33 @@ def load(results: Path) -> list[Tree]:
     return trees
 
 
-def recommended(tree: Tree, table: RuleTable | None = None) -> tuple[Path_, list[dict[str, Any]]]:
-    """The sequence that the rules lead to, measuring after every step; and what they said at each turn."""
+@dataclass(frozen=True)
+class Loop:
+    """A walk of `improve`: where it ended, every policy that it made, and what was said and done in each round."""
+
+    path: Path_
+    made: list[Path_]
+    said: list[dict[str, Any]]
+
+
+def improved(tree: Tree, rounds: int = ROUNDS, table: RuleTable | None = None) -> Loop:
+    """The loop of `improve` on a tree: diagnose, recommend, take the step, measure, keep or roll back."""
     path: Path_ = ()
-    said = []
-    while True:
+    refused: list[str] = []
+    made, said = [], []
+    for _ in range(rounds):
         diagnosis = Diagnosis.model_validate(tree.rows[path]["diagnosis"])
-        found, _ = recommend(diagnosis, path, table=table)
-        said.append({"rule": found.rule, "verdict": found.verdict, "next": found.next_step, "title": found.title})
+        found, _uses = recommend(diagnosis, path, table=table, refused=refused)
+        turn = {"at": path, "rule": found.rule, "verdict": found.verdict, "next": found.next_step}
         following = (*path, found.next_step)
         if not found.next_step or len(path) >= LONGEST or "failed" in tree.rows.get(following, {"failed": ""}):
-            return path, said
-        path = following
+            said.append(turn)
+            break
+        made.append(following)
+        kept = tree.step_kept(following)
+        said.append(turn | {"kept": kept.kept, "why": kept.reason})
+        path, refused = (following, []) if kept.kept else (path, [*refused, found.next_step])
+    return Loop(path, made, said)
 
 
 FIXED: dict[str, Path_] = {

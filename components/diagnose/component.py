@@ -11,10 +11,21 @@ def diagnose(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     policy: dsl.Input[dsl.Model] = None,
-    before: dsl.Input[dsl.Dataset] = None,
+    before_1: dsl.Input[dsl.Dataset] = None,
+    before_2: dsl.Input[dsl.Dataset] = None,
+    before_3: dsl.Input[dsl.Dataset] = None,
+    before_4: dsl.Input[dsl.Dataset] = None,
+    before_5: dsl.Input[dsl.Dataset] = None,
+    before_6: dsl.Input[dsl.Dataset] = None,
+    before_7: dsl.Input[dsl.Dataset] = None,
     training: dsl.Input[dsl.Dataset] = None,
-    anchors: dsl.Input[dsl.Dataset] = None,
-    anchors_before: dsl.Input[dsl.Dataset] = None,
+    anchors_1: dsl.Input[dsl.Dataset] = None,
+    anchors_2: dsl.Input[dsl.Dataset] = None,
+    anchors_3: dsl.Input[dsl.Dataset] = None,
+    anchors_4: dsl.Input[dsl.Dataset] = None,
+    anchors_5: dsl.Input[dsl.Dataset] = None,
+    anchors_6: dsl.Input[dsl.Dataset] = None,
+    anchors_7: dsl.Input[dsl.Dataset] = None,
     teacher: dsl.Input[dsl.Dataset] = None,
     scaffold: dsl.Input[dsl.Dataset] = None,
     original: dsl.Input[dsl.Model] = None,
@@ -31,10 +42,21 @@ def diagnose(
     Args:
         evaluation: Of the policy in question.
         policy: That policy, to score given texts under it.
-        before: An evaluation of the policy before its last stage, same problems.
+        before_1: An evaluation of the policy before its last stage, same problems.
+        before_2: Another earlier one; the nearest in the lineage is compared with.
+        before_3: Another earlier one; the nearest in the lineage is compared with.
+        before_4: Another earlier one; the nearest in the lineage is compared with.
+        before_5: Another earlier one; the nearest in the lineage is compared with.
+        before_6: Another earlier one; the nearest in the lineage is compared with.
+        before_7: Another earlier one; the nearest in the lineage is compared with.
         training: An evaluation of the policy on problems that rewards come from.
-        anchors: An evaluation of the policy on problems that must not get worse.
-        anchors_before: An earlier policy's evaluation on the same anchors.
+        anchors_1: The first evaluation on problems that must not get worse.
+        anchors_2: A later one; the policy's own is found among them.
+        anchors_3: A later one; the policy's own is found among them.
+        anchors_4: A later one; the policy's own is found among them.
+        anchors_5: A later one; the policy's own is found among them.
+        anchors_6: A later one; the policy's own is found among them.
+        anchors_7: A later one; the policy's own is found among them.
         teacher: The teacher's evaluation, same problems.
         scaffold: An evaluation with search or hints, same problems.
         original: An earlier policy that could be brought back.

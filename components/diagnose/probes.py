@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from posttrain.components.diagnose.inputs import measured, measured_before
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.samples import Sampled, read_samples
@@ -51,12 +52,12 @@ def probe_signals(settings: ProbeSettings, parents: Parents, progress: Progress)
     scorer = _Scorer(policy, settings, progress)
     if demos := parents.maybe("demos"):
         found |= _demo_signals(demos, scorer, settings)
-    if own := _some(read_samples(parents.one("evaluation").path), settings):
+    if own := _some(read_samples(measured(parents).path), settings):
         found |= _mismatch_signals(own, scorer)
-    if (before := parents.maybe("before")) and (earlier := _some(read_samples(before.path), settings)):
+    if (before := measured_before(parents)) and (earlier := _some(read_samples(before.path), settings)):
         found |= _drift_signals(earlier, scorer, settings)
     if reward_model := parents.maybe("reward_model"):
-        found |= _reward_signals(reward_model, read_samples(parents.one("evaluation").path), settings)
+        found |= _reward_signals(reward_model, read_samples(measured(parents).path), settings)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posttrain.components.diagnose.inputs import anchors_of, measured, measured_before
 from posttrain.components.diagnose.probes import audit_signals, probe_signals
 from pydantic import Field
 
@@ -47,10 +48,9 @@ class DiagnoseSettings(Settings):
 PARENTS = {
     "evaluation": ParentSpec(Kind.EVALUATION, help="of the policy in question"),
     "policy": ParentSpec(Kind.POLICY, required=False, help="that policy, to score given texts under it"),
-    "before": ParentSpec(Kind.EVALUATION, required=False, help="of the policy before its last stage, same problems"),
+    "before": ParentSpec(Kind.EVALUATION, most=7, required=False, help="earlier evaluations of the same problems"),
     "training": ParentSpec(Kind.EVALUATION, required=False, help="of the policy, on problems that rewards come from"),
-    "anchors": ParentSpec(Kind.EVALUATION, required=False, help="of the policy, on problems that must not get worse"),
-    "anchors_before": ParentSpec(Kind.EVALUATION, required=False, help="of an earlier policy, on the same anchors"),
+    "anchors": ParentSpec(Kind.EVALUATION, 7, False, "on problems that must not get worse, the earliest first"),
     "teacher": ParentSpec(Kind.EVALUATION, required=False, help="of the teacher, same problems"),
     "scaffold": ParentSpec(Kind.EVALUATION, required=False, help="with search or hints, same problems"),
     "original": ParentSpec(Kind.POLICY, required=False, help="an earlier policy that could be brought back"),
@@ -65,14 +65,12 @@ _PAIRED = ("before", "teacher", "scaffold")
 def check(settings: DiagnoseSettings, parents: Parents) -> None:
     """Evaluations that are paired must have measured the same things in the same way."""
     evaluation = parents.one("evaluation").record
-    for role in _PAIRED:
-        if other := parents.maybe(role):
-            comparable(Conditions.recorded(other.record), Conditions.recorded(evaluation))
-    anchors, anchors_before = parents.maybe("anchors"), parents.maybe("anchors_before")
-    if anchors and anchors_before:
-        comparable(Conditions.recorded(anchors_before.record), Conditions.recorded(anchors.record))
+    for other in [other for role in _PAIRED for other in parents.all(role)]:
+        comparable(Conditions.recorded(other.record), Conditions.recorded(evaluation))
+    for other in parents.all("anchors")[1:]:
+        comparable(Conditions.recorded(parents.one("anchors").record), Conditions.recorded(other.record))
     policy = parents.maybe("policy")
-    if policy and policy.digest != evaluation.facts["policy"]:
+    if policy and policy.digest != measured(parents).record.facts["policy"]:
         raise ContractError(
             f"diagnose: the evaluation is of policy {str(evaluation.facts['policy'])[:12]}, not of the one given "
             f"({policy.digest[:12]}); give the policy that was evaluated"
@@ -82,7 +80,7 @@ def check(settings: DiagnoseSettings, parents: Parents) -> None:
 
 def run(settings: DiagnoseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Gather the signals, apply the rules to every slice, write."""
-    source = parents.one("evaluation")
+    source = measured(parents)
     evaluation = read_evaluation(source.path)
     signals = by_slice(evaluation, lambda part: level_signals(part, settings.seed))
     progress.update(1, 3, "signals of the evaluation")
@@ -114,7 +112,7 @@ def run(settings: DiagnoseSettings, parents: Parents, out: Path, progress: Progr
     diagnosis.write(out)
     from posttrain.report.diagnosis import diagnosis_blocks
 
-    before = parents.maybe("before")
+    before = measured_before(parents)
     comparison = compare(read_evaluation(before.path), evaluation, seed=settings.seed) if before else None
     found = diagnosis.findings[ALL]
     return Work(
@@ -130,9 +128,9 @@ _METRICS = ("pass_1", "pass_k", "headroom", "always_fail", "informative", "entro
 
 def paired_signals(settings: DiagnoseSettings, parents: Parents) -> BySlice:
     """What other evaluations of the same problems say beside this one."""
-    evaluation, seed = read_evaluation(parents.one("evaluation").path), settings.seed
+    evaluation, seed = read_evaluation(measured(parents).path), settings.seed
     found: BySlice = {ALL: {}}
-    if before := parents.maybe("before"):
+    if before := measured_before(parents):
         _merge(found, change_signals(read_evaluation(before.path), evaluation, seed))
     if teacher := parents.maybe("teacher"):
         _merge(found, teacher_signals(evaluation, read_evaluation(teacher.path), seed))
@@ -140,9 +138,9 @@ def paired_signals(settings: DiagnoseSettings, parents: Parents) -> BySlice:
         found[ALL] |= training_signals(evaluation, read_evaluation(training.path), seed)
     if scaffold := parents.maybe("scaffold"):
         found[ALL] |= scaffold_signals(evaluation, read_evaluation(scaffold.path), seed)
-    anchors, anchors_before = parents.maybe("anchors"), parents.maybe("anchors_before")
-    if anchors and anchors_before:
-        found[ALL] |= anchor_signals(read_evaluation(anchors_before.path), read_evaluation(anchors.path), seed)
+    if anchors := anchors_of(parents):
+        first, own = anchors
+        found[ALL] |= anchor_signals(read_evaluation(first.path), read_evaluation(own.path), seed)
     return found
 
 

@@ -11,7 +11,13 @@ def evaluate(
     evaluation: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    before: dsl.Input[dsl.Dataset] = None,
+    before_1: dsl.Input[dsl.Dataset] = None,
+    before_2: dsl.Input[dsl.Dataset] = None,
+    before_3: dsl.Input[dsl.Dataset] = None,
+    before_4: dsl.Input[dsl.Dataset] = None,
+    before_5: dsl.Input[dsl.Dataset] = None,
+    before_6: dsl.Input[dsl.Dataset] = None,
+    before_7: dsl.Input[dsl.Dataset] = None,
     samples: int = 16,
     max_new_tokens: int = 512,
     temperature: float = 1.0,
@@ -24,7 +30,13 @@ def evaluate(
     Args:
         policy: The policy to measure.
         problems: Held-out problems.
-        before: An earlier evaluation of the same problems, to compare with.
+        before_1: An earlier evaluation of the same problems, to compare with.
+        before_2: Another one; the nearest in the lineage is compared with.
+        before_3: Another one; the nearest in the lineage is compared with.
+        before_4: Another one; the nearest in the lineage is compared with.
+        before_5: Another one; the nearest in the lineage is compared with.
+        before_6: Another one; the nearest in the lineage is compared with.
+        before_7: Another one; the nearest in the lineage is compared with.
         samples: Samples a problem; pass@k is estimated up to this k.
         max_new_tokens: Longest completion in tokens.
         temperature: Sampling temperature; 0 is greedy.

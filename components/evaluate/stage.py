@@ -1,7 +1,8 @@
 """Measures a policy: n samples a problem, verified, counted; unbiased pass@k and pass^k with intervals.
 
-Estimators are those of Chen et al. (2107.03374, eq. 1); intervals resample problems, not samples. With an earlier
-evaluation of the same problems as `before`, differences are paired and the support kept, gained and lost is shown.
+Estimators are those of Chen et al. (2107.03374, eq. 1); intervals resample problems, not samples. Of earlier
+evaluations of the same problems (`before`), the one of the nearest policy in the lineage is paired with it, and the
+support kept, gained and lost is shown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from posttrain.artifacts.evaluation import (
     read_evaluation,
     write_evaluation,
 )
+from posttrain.artifacts.lineage import evaluation_before
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.artifacts.samples import SAMPLES_FILE, read_samples, write_samples
@@ -48,24 +50,25 @@ class EvaluateSettings(SamplingSettings):
 PARENTS = {
     "policy": ParentSpec(Kind.POLICY, help="the policy to measure"),
     "problems": ParentSpec(Kind.PROBLEMS, help="held-out problems"),
-    "before": ParentSpec(Kind.EVALUATION, required=False, help="an earlier evaluation of the same problems"),
+    "before": ParentSpec(Kind.EVALUATION, most=7, required=False, help="earlier evaluations of the same problems"),
 }
 
 
 def check(settings: EvaluateSettings, parents: Parents) -> None:
     """The problems must not be what the policy was trained on, must fit, and must be those measured before."""
-    policy, problems, before = parents.one("policy"), parents.one("problems"), parents.maybe("before")
+    policy, problems = parents.one("policy"), parents.one("problems")
     trained = [name for name, status in contamination(policy.record, problems.digest).items() if status == "held out"]
     if trained and not settings.trained_on:
         raise ContractError(f"evaluate: {trained[0]} trained on these very problems; measure on others")
-    if before:
+    if earlier := parents.all("before"):
         mine = Conditions.of(
             settings.name or "evaluate",
             problems.digest,
             verifiers_of(read_problems(problems.path)),
             settings.model_dump(),
         )
-        comparable(Conditions.recorded(before.record), mine)
+        for before in earlier:
+            comparable(Conditions.recorded(before.record), mine)
     check_prompts_fit(policy, read_problems(problems.path), settings.max_new_tokens)
 
 
@@ -106,12 +109,12 @@ def verifiers_of(problems: list[Problem]) -> str:
 def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Sample, verify, count, estimate; a policy that was measured before, in the same way, is not sampled again."""
     policy, problems = parents.one("policy"), read_problems(parents.one("problems").path)
-    before = parents.maybe("before")
-    reused = before is not None and _same(before.record, policy, settings)
-    if before and reused:
+    before = evaluation_before(policy.record, policy.record.family(), parents.all("before"))
+    reused = next((found for found in parents.all("before") if _same(found.record, policy, settings)), None)
+    if reused:
         for name in (EVALUATION_FILE, SAMPLES_FILE):
-            if (before.path / name).is_file():
-                shutil.copyfile(before.path / name, out / name)
+            if (reused.path / name).is_file():
+                shutil.copyfile(reused.path / name, out / name)
     else:
         sample_and_write(settings, policy, problems, out, progress)
     measured = read_evaluation(out)

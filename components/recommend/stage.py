@@ -42,7 +42,8 @@ def run(settings: RecommendSettings, parents: Parents, out: Path, progress: Prog
     """Apply the rules and write what follows."""
     table = rule_table().with_thresholds(settings.thresholds)
     diagnosis = read_diagnosis(parents.one("diagnosis").path)
-    found, uses = recommend(diagnosis, steps_taken(parents.maybe("previous")), settings.train_problems, table)
+    taken, refused = steps_so_far(parents.maybe("previous"), diagnosis.policy_digest)
+    found, uses = recommend(diagnosis, taken, settings.train_problems, table, refused)
     write_recommendation(found, uses, out)
     progress.update(1, 1, f"{found.verdict}: {found.next_step or 'stop'}")
     from posttrain.report.recommendation import recommendation_blocks
@@ -54,12 +55,19 @@ def run(settings: RecommendSettings, parents: Parents, out: Path, progress: Prog
     )
 
 
-def steps_taken(previous: Artifact | None) -> list[str]:
-    """The steps up to now: those before the last recommendation, and its next one if it was followed."""
+def steps_so_far(previous: Artifact | None, policy_digest: str) -> tuple[list[str], list[str]]:
+    """The steps that led to the policy, and those tried from it that were rolled back.
+
+    The last recommendation's step was rolled back if the policy is still the one that it was made for.
+    """
     if previous is None:
-        return []
+        return [], []
     last = read_recommendation(previous.path)
-    return [*last.taken, *([last.next_step] if last.next_step else [])]
+    if not last.next_step:
+        return last.taken, last.refused
+    if last.policy_digest == policy_digest:
+        return last.taken, [*last.refused, last.next_step]
+    return [*last.taken, last.next_step], []
 
 
 STAGE = Stage(

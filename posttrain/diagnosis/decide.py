@@ -71,22 +71,28 @@ class Decision:
         return self.best.next_step
 
 
-def decide(signals: Signals, inputs: Sequence[str], taken: Sequence[str], table: RuleTable) -> Decision:
+def decide(
+    signals: Signals, inputs: Sequence[str], taken: Sequence[str], table: RuleTable, refused: Sequence[str] = ()
+) -> Decision:
     """Apply the rules.
 
     Args:
         signals: name → interval.
         inputs: the optional inputs at hand (demos, teacher, …).
         taken: steps taken so far, oldest first: a remedy is continued where it was left.
+        refused: steps that were tried from here and rolled back. A rule that leads to nothing else is passed over.
     """
-    applied = apply(table, signals)
+    applied = [entry for entry in apply(table, signals) if _in_season(entry.rule, taken)]
     notes = tuple(entry for entry in applied if entry.rule.note and _holds(entry))
     excluded = {name for note in notes for name in note.rule.excludes}
     branches = []
     for entry in applied:
         if entry.rule.note or entry.answer not in (Answer.YES, Answer.UNDECIDED):
             continue
-        branches.append(_branch(entry, inputs, excluded, taken))
+        branch = _branch(entry, inputs, set() if entry.rule.regardless else excluded, taken, refused)
+        if branch is None:
+            continue
+        branches.append(branch)
         if entry.answer is Answer.YES:
             break
     else:
@@ -99,16 +105,34 @@ def _holds(note: Applied) -> bool:
     return note.answer is Answer.YES or (note.answer is Answer.UNDECIDED and note.leaning)
 
 
-def _branch(entry: Applied, inputs: Sequence[str], excluded: set[str], taken: Sequence[str]) -> Branch:
-    lacking: list[str] = []
+def _in_season(rule: Rule, taken: Sequence[str]) -> bool:
+    if rule.opening and taken:
+        return False
+    return not rule.after or (bool(taken) and taken[-1] in rule.after)
+
+
+def _branch(
+    entry: Applied, inputs: Sequence[str], excluded: set[str], taken: Sequence[str], refused: Sequence[str]
+) -> Branch | None:
+    """Where a rule leads; None if all that it leads to was tried."""
+    lacking, spent = [], False
     for remedy in entry.rule.then:
         if excluded & set(remedy):
             continue
         missing = list(dict.fromkeys(need for name in remedy for need in step(name).needs if need not in inputs))
-        if not missing:
-            return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, left_of(remedy, taken), ())
         lacking += [need for need in missing if need not in lacking]
-    return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, (), tuple(lacking))
+        if missing:
+            continue
+        left = left_of(remedy, taken)
+        if not left or not _tried(left[0], taken, refused):
+            return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, left, ())
+        spent = True
+    return None if spent else Branch(entry.rule, entry.answer, entry.tested, entry.leaning, (), tuple(lacking))
+
+
+def _tried(name: str, taken: Sequence[str], refused: Sequence[str]) -> bool:
+    """Whether a step was rolled back from here, or is the last one taken and has nothing new to learn from."""
+    return name in refused or (list(taken[-1:]) == [name] and not step(name).repeats)
 
 
 def left_of(remedy: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ class Recommendation(BaseModel):
     would_change: list[str]
     ablation: list[str] = Field(description="the smallest comparison that settles an open question")
     taken: list[str] = Field(description="steps taken so far, this one not included")
+    refused: list[str] = Field(default_factory=list, description="steps tried from here and rolled back")
+    policy_digest: str = Field(default="", description="the policy that it was made for")
 
     @property
     def next_step(self) -> str:
@@ -69,18 +71,20 @@ def recommend(
     taken: Sequence[str] = (),
     problems: int = 0,
     table: RuleTable | None = None,
+    refused: Sequence[str] = (),
 ) -> tuple[Recommendation, list[StepUse]]:
     """What to do next.
 
     Args:
         taken: steps taken so far, oldest first.
+        refused: steps tried from this policy and rolled back.
         problems: training problems, for the cost; 0 = as many as were measured.
 
     Returns:
         The recommendation, and its steps with their settings.
     """
     table = table or rule_table()
-    decision = decide(diagnosis.of_slice(), diagnosis.inputs, taken, table)
+    decision = decide(diagnosis.of_slice(), diagnosis.inputs, taken, table, refused)
     best = decision.best
     uses, choices = _uses(best, diagnosis, taken)
     verdict: Literal["go", "stop", "undecided"] = (
@@ -104,6 +108,8 @@ def recommend(
         would_change=_would_change(decision),
         ablation=_ablation(decision, diagnosis),
         taken=list(taken),
+        refused=list(refused),
+        policy_digest=diagnosis.policy_digest,
     )
     return found, uses
 

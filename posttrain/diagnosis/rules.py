@@ -76,6 +76,9 @@ class Rule(_Entry):
     note: bool = False
     then: list[list[str]] = Field(default_factory=list, description="remedies, best first; each a sequence of steps")
     excludes: list[str] = Field(default_factory=list, description="steps that a note takes out of later remedies")
+    opening: bool = Field(default=False, description="only before the first step: later, keep or rollback answers it")
+    after: list[str] = Field(default_factory=list, description="only right after one of these steps")
+    regardless: bool = Field(default=False, description="notes do not narrow its remedies")
     remedy: str
     because: list[str] = Field(min_length=1)
 
@@ -92,7 +95,7 @@ class RuleTable(_Entry):
             for leaf in [leaf for condition in rule.when for leaf in condition.leaves()]:
                 if leaf.threshold not in self.thresholds:
                     raise ValueError(f"{rule.id}: no threshold is called {leaf.threshold!r}")
-            for name in [*rule.excludes, *(name for remedy in rule.then for name in remedy)]:
+            for name in [*rule.excludes, *rule.after, *(name for remedy in rule.then for name in remedy)]:
                 try:
                     step(name)
                 except ConfigError as error:

@@ -30,6 +30,7 @@ class Step(BaseModel):
     needs: list[str] = Field(description="optional inputs that it cannot do without")
     role: Role
     provenance: Provenance | None = None
+    repeats: bool = Field(default=False, description="may follow itself: it goes on from rollouts of its own")
     stages: dict[str, StageSpec]
 
 

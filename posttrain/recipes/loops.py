@@ -6,7 +6,6 @@ cheap: its evaluation is the one before, and the policy is handed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
@@ -14,11 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from posttrain.errors import ConfigError
+from posttrain.recipes.frame import with_parents
 from posttrain.recipes.schema import Input, Recipe, StageSpec
 
 MOST_ROUNDS = 7  # the report takes eight evaluations
 
 Specs = dict[str, StageSpec]
+Names = dict[str, str | list[str]]
 
 
 class _Improve(BaseModel):
@@ -26,6 +27,7 @@ class _Improve(BaseModel):
 
     opening: Specs
     step: Specs
+    keep: Specs
     closing: Specs
 
 
@@ -44,6 +46,7 @@ class _Parts(BaseModel):
     inputs: dict[str, Input]
     opening: Specs
     measure: Specs
+    diagnose: Specs
     earlier: _Earlier
     improve: _Improve
 
@@ -62,10 +65,12 @@ def diagnose_recipe() -> Recipe:
     )
     stages = {**parts.opening, **parts.earlier.stages, "probe_problems": problems}
     del stages["held_out_problems"]
-    earlier = {name: name for name in parts.earlier.stages}
-    stages |= _placed(parts.measure, {"current": "base_policy", **earlier})
+    names: Names = {"candidate": "base_policy", "current": "base_policy", **{n: n for n in parts.earlier.stages}}
+    names["all_anchors"] = ["anchors_before", "anchors"]
+    stages |= _placed({**parts.measure, **parts.diagnose}, names)
     diagnosis = stages["diagnosis"]
-    stages["diagnosis"] = diagnosis.model_copy(update={"parents": {**diagnosis.parents, **earlier}})
+    extra = {name: name for name in parts.earlier.stages if name in _DIAGNOSED}
+    stages["diagnosis"] = diagnosis.model_copy(update={"parents": {**diagnosis.parents, **extra}})
     return _recipe(
         "diagnose",
         "Diagnose a policy and recommend the next stage",
@@ -74,8 +79,12 @@ def diagnose_recipe() -> Recipe:
     )
 
 
+# What `diagnose` takes of `earlier` under its own name.
+_DIAGNOSED = ("before", "scaffold", "original", "reward_model", "audit")
+
+
 def improve_recipe(rounds: int) -> Recipe:
-    """Measure, diagnose, recommend, take the step, and again; then the gate.
+    """Measure, diagnose, recommend, take the step, keep it or roll it back, and again; then the gate.
 
     Raises:
         ConfigError: too few or too many rounds.
@@ -84,30 +93,54 @@ def improve_recipe(rounds: int) -> Recipe:
         raise ConfigError(f"rounds={rounds}: use 1 to {MOST_ROUNDS}")
     parts = _parts()
     stages = {**parts.opening, **parts.improve.opening}
-    outer = {"current": "base_policy", "training": "training_evaluation"}
+    names: Names = {"candidate": "base_policy", "current": "base_policy", "training": "training_evaluation"}
     for number in range(1, rounds + 1):
-        local = {name: f"{name}_{number}" for name in (*parts.measure, *parts.improve.step)}
-        placed = _placed({**parts.measure, **parts.improve.step}, {**local, **outer})
-        stages |= {local[name]: spec for name, spec in placed.items()}
-        outer = {
-            "current": local["policy"],
-            "before": local["evaluation"],
-            "previous": local["recommendation"],
-            "anchors_before": "anchors_1",
+        stages |= _measured(number, names)
+        stages |= _round({**parts.diagnose, **parts.improve.step}, number, names)
+        names |= {
+            "candidate": f"policy_{number}",
+            "last": names["current"],
+            "previous": f"recommendation_{number}",
             "original": "base_policy",
         }
-    stages |= _placed(parts.improve.closing, outer)
-    evaluations = [*_numbered("evaluation", rounds), "result_evaluation"]
-    gathered = {"evaluations": evaluations, "recommendations": _numbered("recommendation", rounds)}
+        names.pop("training", None)
+    stages |= _measured(rounds + 1, names)
+    stages |= _placed(parts.improve.closing, names)
+    gathered = {"evaluations": names["evaluations"], "recommendations": _numbered("recommendation", rounds)}
     report = stages["run_report"]
     stages["run_report"] = report.model_copy(update={"parents": {**report.parents, **gathered}})
     return _recipe(
         "improve",
         f"Improve a policy by what it lacks, in up to {rounds} rounds, gated",
-        "Measures, diagnoses, takes the recommended step and measures again, until nothing is left to do.",
+        "Measures, diagnoses, takes the recommended step, measures again and undoes what did not pay.",
         stages,
-        result=outer["current"],
+        result=str(names["current"]),
     )
+
+
+def _measured(number: int, names: Names) -> Specs:
+    """What the last step made, measured; and the better of it and the policy it was made from. Changes `names`."""
+    parts = _parts()
+    if number > 1:
+        names |= {"before": _numbered("evaluation", number - 1), "anchors_before": _numbered("anchors", number - 1)}
+    stages = _round(parts.measure, number, names)
+    names |= {
+        "evaluation": f"evaluation_{number}",
+        "evaluations": _numbered("evaluation", number),
+        "anchors": f"anchors_{number}",
+        "all_anchors": _numbered("anchors", number),
+        "first_anchors": "anchors_1",
+    }
+    if number > 1:
+        stages |= _round(parts.improve.keep, number - 1, names)
+        names["current"] = f"kept_{number - 1}"
+    return stages
+
+
+def _round(specs: Specs, number: int, names: Names) -> Specs:
+    """The stages of one round, under names of their own."""
+    local: Names = {name: f"{name}_{number}" for name in specs}
+    return {str(local[name]): spec for name, spec in _placed(specs, {**names, **local}).items()}
 
 
 def _numbered(name: str, rounds: int) -> list[str]:
@@ -128,17 +161,15 @@ def _recipe(name: str, title: str, description: str, stages: Specs, result: str 
 _EARLIER = ("before", "previous", "anchors_before", "original", "training")
 
 
-def _placed(specs: Specs, names: Mapping[str, str]) -> Specs:
+def _placed(specs: Specs, names: Names) -> Specs:
     """Stages with their parents' real names; parents of earlier rounds are left out where there were none."""
 
-    def parents(spec: StageSpec) -> dict[str, str | list[str]]:
-        return {
-            role: names.get(value, value) if isinstance(value, str) else value
-            for role, value in spec.parents.items()
-            if not (value in _EARLIER and value not in names)
-        }
+    def place(spec: StageSpec) -> StageSpec:
+        lacking = {role for role, value in spec.parents.items() if value in _EARLIER and value not in names}
+        kept = {role: value for role, value in spec.parents.items() if role not in lacking}
+        return with_parents(spec.model_copy(update={"parents": kept}), names)
 
-    return {name: spec.model_copy(update={"parents": parents(spec)}) for name, spec in specs.items()}
+    return {name: place(spec) for name, spec in specs.items()}
 
 
 def _without(spec: StageSpec, parent: str) -> StageSpec:

@@ -82,15 +82,29 @@ def test_the_recommendation_is_a_recipe_that_can_be_compiled(home, diagnosed, tm
     assert found.next_step == "sft" and found.evidence and found.cost
     recipe = parse_recipe((tmp_path / "out" / "recipe.yaml").read_text(), "recommended", load_stages())
     assert [name for name in recipe.stages if name.endswith("policy_1")] == ["sft_policy_1"]
-    assert "rl_policy_2" in recipe.stages or "rl_edge_policy_2" in recipe.stages
+    assert "sft_replay_policy_2" in recipe.stages
 
 
-def test_the_next_round_goes_on_where_the_last_one_was(home, diagnosed, tmp_path):
+def test_a_step_that_left_the_policy_as_it_was_counts_as_rolled_back(home, diagnosed, tmp_path):
     bounds = {"thresholds": BOUNDS}
     run("recommend", {"diagnosis": diagnosed}, tmp_path / "first", **bounds)
     run("recommend", {"diagnosis": diagnosed, "previous": tmp_path / "first"}, tmp_path / "second", **bounds)
     second = read_recommendation(tmp_path / "second")
-    assert (second.taken, second.next_step) == (["sft"], "rl")
+    assert (second.taken, second.refused) == ([], ["sft"])
+    assert second.next_step != "sft"
+
+
+def test_the_next_round_goes_on_from_the_policy_that_was_kept(home, diagnosed, trained, tmp_path):
+    bounds = {"thresholds": BOUNDS}
+    run("recommend", {"diagnosis": diagnosed}, tmp_path / "first", **bounds)
+    evaluated(tmp_path / "now", trained, home / "many", RIGHT * 10)
+    parents = {"evaluation": tmp_path / "now", "demos": home / "demos"}
+    run("diagnose", parents, tmp_path / "diagnosis")
+    parents = {"diagnosis": tmp_path / "diagnosis", "previous": tmp_path / "first"}
+    run("recommend", parents, tmp_path / "second", **bounds)
+    second = read_recommendation(tmp_path / "second")
+    assert (second.taken, second.refused) == (["sft"], [])
+    assert second.next_step == "sft_replay"
 
 
 def test_an_unknown_threshold_is_refused(home, diagnosed, tmp_path):
@@ -113,6 +127,78 @@ stages:
   rows: {use: prepare, with: {uri: "${demos}", kind: trajectories}}
   tuned: {use: sft, parents: {init: start, data: rows}, role: expansion, with: {max_steps: 2, learning_rate: 0.01}}
 """
+
+
+@pytest.fixture(scope="module")
+def trained(home):
+    """A policy made from the first by SFT."""
+    settings = {"recipe": RECIPE, "demos": demos(home), "name": "policy_1"}
+    run("follow", {"base": home / "policy"}, home / "trained", **settings)
+    return home / "trained"
+
+
+def kept(home, trained, out, before, after, anchors=(), **settings):
+    """The record that `keep` hands on, where so many of four samples were right before and after."""
+    out.mkdir()
+    evaluated(out / "before", home / "policy", home / "problems", before)
+    evaluated(out / "after", trained, home / "problems", after)
+    parents = {"candidate": [trained], "current": [home / "policy"], "evaluations": [out / "before", out / "after"]}
+    for role, right, policy in zip(("anchors_first", "anchors"), anchors, (home / "policy", trained), strict=False):
+        parents[role] = [evaluated(out / role, policy, home / "problems", right)]
+    return execute(load_stage("keep"), parents, settings, out / "kept", out / "kept.html")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anchors", "settings", "stays"),
+    [
+        ([1] * 12, [2] * 12, (), {}, True),
+        ([2] * 12, [1] * 12, (), {}, False),
+        ([1] * 12, [1] * 12, (), {}, False),
+        ([1] * 12, [2] * 12, ([4] * 12, [3] * 12), {}, False),
+        ([1] * 12, [2] * 12, ([4] * 12, [3] * 12), {"max_anchor_loss": 0.5}, True),
+        ([1] * 12, [4, 0, 0, 0] * 3, (), {"breadth": 1.0}, False),
+        ([1] * 12, [4, 1, 0, 0] * 3, (), {"breadth": 0.0}, True),
+    ],
+)
+def test_a_step_is_kept_if_the_policy_is_worth_more_and_the_anchors_hold(
+    home, trained, tmp_path, before, after, anchors, settings, stays
+):
+    handed_on = kept(home, trained, tmp_path / "out", before, after, anchors, **settings)
+    chosen = trained if stays else home / "policy"
+    assert handed_on.id == read_record(chosen).id == read_record(tmp_path / "out" / "kept").id
+    assert ("rolled back" in (tmp_path / "out" / "kept.html").read_text()) is not stays
+
+
+def test_keep_needs_an_evaluation_of_both(home, trained, tmp_path):
+    evaluated(tmp_path / "before", home / "policy", home / "problems", RIGHT)
+    parents = {"candidate": [trained], "current": [home / "policy"], "evaluations": [tmp_path / "before"]}
+    refused("keep", parents, {}, tmp_path / "out", ContractError, "no evaluation is of the candidate policy")
+
+
+def test_a_policy_is_compared_with_the_nearest_that_it_was_made_from(home, trained, tmp_path):
+    """The newest evaluation is of a policy that was rolled back: nobody's ancestor."""
+    tiny_policy(tmp_path / "model", "llama", seed=9)
+    rolled_back = based(tmp_path / "rolled_back", tmp_path / "model")
+    for name, policy, right in (
+        ("first", home / "policy", [1] * 12),
+        ("tried", rolled_back, [4] * 12),
+        ("now", trained, [2] * 12),
+    ):
+        evaluated(tmp_path / name, policy, home / "problems", right)
+    earlier = [tmp_path / "first", tmp_path / "tried"]
+    parents = {"evaluation": [tmp_path / "now"], "before": earlier}
+    execute(load_stage("diagnose"), parents, {}, tmp_path / "diagnosis")
+    assert read_diagnosis(tmp_path / "diagnosis").of_slice()["pass_1_change"].estimate == pytest.approx(0.25)
+
+
+def test_after_a_rollback_the_diagnosis_is_of_the_policy_that_stayed(home, trained, tmp_path):
+    evaluated(tmp_path / "first", home / "policy", home / "problems", [1] * 12)
+    evaluated(tmp_path / "tried", trained, home / "problems", [0] * 12)
+    parents = {"evaluation": tmp_path / "tried", "before": tmp_path / "first", "policy": home / "policy"}
+    run("diagnose", parents, tmp_path / "diagnosis", probe_rows=0)
+    found = read_diagnosis(tmp_path / "diagnosis")
+    assert found.policy_digest == read_record(home / "policy").digest
+    assert found.of_slice()["pass_1"].estimate == pytest.approx(0.25)
 
 
 def demos(tmp_path):

@@ -46,24 +46,49 @@ def test_every_rule_of_the_facts_is_there_once():
         (HEADROOM, [], [], "D3", ("rft", "rl")),
         (HEADROOM, [], ["rft"], "D3", ("rl",)),
         (HEADROOM, [], ["rft", "rl"], "D3", ("rl",)),
-        (SUPPORT, ["demos"], [], "D1", ("sft", "rl")),
-        (SUPPORT, ["teacher"], [], "D1", ("imitate", "distill", "rl")),
+        (SUPPORT, ["demos"], [], "D1", ("sft", "sft_replay")),
+        (SUPPORT, ["teacher"], [], "D1", ("imitate", "distill")),
         (SUPPORT, [], [], "D1", ()),
         (MIXED, ["demos"], [], "D6", ("sft_replay", "rl")),
         (MIXED | {"demo_surprising": near(0.05)}, ["demos"], [], "D3", ("rft", "rl")),
         (SUPPORT | {"demo_surprising": near(0.05)}, ["demos"], [], "D1", ()),
         (HEADROOM | {"training_indiscriminate": near(0.95)}, [], [], "D0", ()),
         (HEADROOM | {"anchor_change": near(-0.2)}, ["original"], ["sft"], "D7", ("restore",)),
-        (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], ["rl"], "D8", ("restore",)),
+        (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], [], "D8", ("restore",)),
+        (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], ["rl"], "D3", ("rft", "rl")),
+        (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
+        (HEADROOM | {"gained": near(0.3), "demo_surprising": near(0)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
+        (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "sft_replay"], "D15", ("sft",)),
+        (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "rl"], "D3", ("rft", "rl")),
+        (HEADROOM | {"gained": near(0.0), "pass_1_change": near(0.0)}, ["demos"], ["sft"], "D3", ("rft", "rl")),
         (HEADROOM | {"pass_1": near(0.97), "pass_k": near(0.99), "headroom": near(0.02)}, [], [], "D16", ()),
         (HEADROOM | {"teacher_gap": near(0.4), "teacher_novelty": near(0.5)}, ["teacher"], [], "D10",
-         ("imitate", "distill", "rl")),
+         ("imitate", "distill")),
         ({"pass_1": near(0.3)}, [], [], "–", ()),
     ],
 )  # fmt: skip
 def test_what_follows_from_what(signals, inputs, taken, rule, steps):
     decision = decide(signals, inputs, taken, TABLE)
     assert (decision.decided, decision.best.rule.id, decision.best.steps) == (True, rule, steps)
+
+
+@pytest.mark.parametrize(
+    ("refused", "steps"),
+    [([], ("rft", "rl")), (["rft"], ("rl", "rft")), (["rl", "rft"], ())],
+)
+def test_a_step_that_was_rolled_back_is_not_tried_again_from_there(refused, steps):
+    decision = decide(HEADROOM, [], [], TABLE, refused)
+    assert decision.best.steps == steps
+    assert decision.best.rule.id == ("D3" if steps else "–")
+
+
+def test_a_rule_whose_remedies_were_all_tried_gives_way_to_the_next():
+    assert decide(MIXED, ["demos"], [], TABLE, ["sft_replay"]).best.rule.id == "D3"
+
+
+def test_only_what_has_something_new_to_learn_from_follows_itself():
+    assert decide(HEADROOM, [], ["rft", "rl"], TABLE).next_step == "rl"
+    assert decide(HEADROOM, [], ["rl", "rft"], TABLE).next_step == "rl"
 
 
 def test_a_remedy_that_lacks_its_input_says_which():
@@ -129,6 +154,7 @@ RULE = {
         ({"when": [{"any": [{"signal": "a", "below": "low"}], "signal": "b"}]}, "give `any`"),
         ({"then": [["rll"]]}, "no step is called 'rll'; did you mean 'rl'?"),
         ({"excludes": ["sfft"]}, "no step is called 'sfft'"),
+        ({"after": ["rftt"]}, "no step is called 'rftt'"),
         ({"because": []}, "at least 1 item"),
     ],
 )

@@ -16,17 +16,22 @@ STAGES = load_stages()
 def test_improve_is_a_sound_recipe_of_as_many_rounds(rounds):
     recipe = improve_recipe(rounds)
     assert check_graph(recipe, STAGES) == []
-    assert [name for name in recipe.stages if name.startswith("policy_")] == [f"policy_{n + 1}" for n in range(rounds)]
-    assert recipe.result == f"policy_{rounds}"
+    for kind in ("policy", "kept", "recommendation"):
+        numbered = [f"{kind}_{n + 1}" for n in range(rounds)]
+        assert [name for name in recipe.stages if name.startswith(f"{kind}_")] == numbered
+    assert recipe.result == f"kept_{rounds}"
     assert len(recipe.stages["run_report"].parents["evaluations"]) == rounds + 1
 
 
 def test_a_round_builds_on_the_one_before_and_decides_on_what_it_is_not_judged_by():
     stages = improve_recipe(2).stages
     assert "before" not in stages["evaluation_1"].parents and "previous" not in stages["recommendation_1"].parents
-    assert stages["evaluation_2"].parents["before"] == "evaluation_1"
+    assert stages["evaluation_2"].parents["before"] == ["evaluation_1"]
+    assert stages["evaluation_3"].parents["before"] == ["evaluation_1", "evaluation_2"]
     assert stages["recommendation_2"].parents["previous"] == "recommendation_1"
-    assert stages["policy_2"].parents["base"] == "policy_1"
+    kept = stages["kept_1"].parents
+    assert (kept["candidate"], kept["current"]) == ("policy_1", "base_policy")
+    assert stages["diagnosis_2"].parents["policy"] == stages["policy_2"].parents["base"] == "kept_1"
     assert stages["diagnosis_1"].parents["training"] == "training_evaluation"
     assert "training" not in stages["diagnosis_2"].parents, "by then it has been trained on them"
     decided, judged = stages["evaluation_1"].parents["problems"], stages["result_exam"].parents["problems"]
