@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from study.worlds import WORLDS, children, inputs_of, steps_of
+from study.worlds import WORLDS, children, inputs_of
 
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = Path(__file__).parent / "settings.yaml"
@@ -142,7 +142,7 @@ class World:
             "train_problems": self.home / "problems",
             "held_out_problems": self.home / "held_out",
             "teacher_policy": self.home / "teacher",
-            "original_policy": self.home / "original",
+            "original_policy": self.home / ("original" if (self.home / "original").exists() else "base_policy"),
         }
         held = {name: place for name, place in given.items() if place.exists()}
         scratch = node.folder / "stages"
@@ -203,13 +203,14 @@ def run_world(name: str, seed: int, work: Path) -> str:
         return f"{name}-{seed}: there"
     world = World(name, seed, work)
     world.build()
-    steps, queue, rows = steps_of(world.source), [()], []
+    queue: list[tuple[str, ...]] = [()]
+    rows = []
     while queue:
         path = queue.pop(0)
         row = world.visit(path)
         rows.append(row)
         if "failed" not in row:
-            queue += children(path, steps)
+            queue += children(path, world.source)
         print(f"{name}-{seed} {'/'.join(path) or 'base'} {len(rows)} done", flush=True)
     RESULTS.mkdir(exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))

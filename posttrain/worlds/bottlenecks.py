@@ -1,4 +1,4 @@
-"""Eight variations of Countdown, each with one bottleneck that is known because it was built in.
+"""Twelve variations of Countdown, each with one bottleneck that is known because it was built in.
 
 They are small enough that a training stage takes seconds on one core, so that every short sequence of stages can be
 run in every world and a recommender's choice compared with the best of them (`study/`). What a policy can know is
@@ -97,6 +97,30 @@ WORLDS: Mapping[str, World] = {
     ),
     "noisy_verifier": World(
         "evaluator fault", "as headroom; in training, any expression of the digits counts", lenient=True, **_EASY_ONLY
+    ),
+    # The same bottlenecks in other bodies, to judge rules by that were made with the worlds above in sight.
+    "mixed_small": World(
+        "support and reshaping",
+        "as mixed, with a smaller base that picks easy answers less often, and half as many easy problems to train on",
+        problems={EASY: 160, HARD: 320},
+        base=replace(HESITANT, size=SMALLER, lessons={EASY: Lesson(right=0.35)}),
+        demos=True,
+    ),
+    "forgetting_large": World(
+        "support",
+        "as forgetting_prone, with a larger base and fewer easy problems to keep what it knows by",
+        problems={EASY: 160, HARD: 320},
+        base=replace(FLUENT, size=LARGER),
+        demos=True,
+        anchors=True,
+    ),
+    "weak_teacher_mixed": World(
+        "reshaping",
+        "hard answers are out of reach and nothing brings them: the teacher is the same policy of another seed",
+        teacher=HESITANT,
+    ),
+    "noisy_verifier_mixed": World(
+        "evaluator fault", "as weak_teacher_mixed without the teacher; in training, any expression counts", lenient=True
     ),
 }
 
