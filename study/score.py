@@ -16,7 +16,7 @@ import numpy as np
 
 from posttrain.diagnosis.diagnosis import Diagnosis
 from posttrain.diagnosis.intervals import Interval
-from posttrain.diagnosis.keep import ANCHOR_LOSS, BREADTH, Kept, decide_kept
+from posttrain.diagnosis.keep import ANCHOR_LOSS, BREADTH, Fate, Judgement, decide_fate
 from posttrain.diagnosis.passk import pass_at_k
 from posttrain.diagnosis.recommend import recommend
 from posttrain.diagnosis.rules import RuleTable
@@ -53,13 +53,21 @@ class Tree:
         path = path if self.kept(path) else ()
         return (self.rate(path, 1) + self.rate(path, K)) / 2
 
-    def step_kept(self, path: Path_) -> Kept:
-        """Whether `improve` would have kept a sequence's last step, by what the rules see of it."""
-        signals = Diagnosis.model_validate(self.rows[path]["diagnosis"]).of_slice()
-        one, breadth = signals["pass_1_change"], signals["pass_k_change"]
-        # A row has no counts of the probe half: the estimate is exact, the interval was not kept and decides nothing.
-        worth = (1 - BREADTH) * one.estimate + BREADTH * breadth.estimate
-        return decide_kept(Interval(worth, -1, 1), breadth, signals.get("anchor_change"), step(path[-1]).role)
+    def signals(self, path: Path_) -> dict[str, Interval]:
+        """What the rules saw of a sequence's policy, on the probe half."""
+        return Diagnosis.model_validate(self.rows[path]["diagnosis"]).of_slice()
+
+    def judged(self, path: Path_, best: Path_) -> Judgement:
+        """What `improve` would have done with a sequence's policy, by what the rules saw.
+
+        The rows have no counts of the probe half: estimates of differences are exact, but an interval is at hand only
+        where the best so far is what the last step started from.
+        """
+        after, before = self.signals(path), self.signals(best)
+        one, breadth = (after[name].estimate - before[name].estimate for name in ("pass_1", "pass_k"))
+        worth = (1 - BREADTH) * one + BREADTH * breadth
+        change = after["pass_k_change"] if best == path[:-1] else Interval(breadth, -1, 1)
+        return decide_fate(Interval(worth, -1, 1), change, after.get("anchor_change"), step(path[-1]).role)
 
     def taken(self) -> list[Path_]:
         """Every sequence that could be run."""
@@ -98,22 +106,30 @@ class Loop:
 
 def improved(tree: Tree, rounds: int = ROUNDS, table: RuleTable | None = None) -> Loop:
     """The loop of `improve` on a tree: diagnose, recommend, take the step, measure, keep or roll back."""
-    path: Path_ = ()
-    refused: list[str] = []
+    best: Path_ = ()
+    here: Path_ = ()
+    tried: dict[Path_, list[str]] = {(): []}
     made, said = [], []
     for _ in range(rounds):
-        diagnosis = Diagnosis.model_validate(tree.rows[path]["diagnosis"])
-        found, _uses = recommend(diagnosis, path, table=table, refused=refused)
-        turn = {"at": path, "rule": found.rule, "verdict": found.verdict, "next": found.next_step}
-        following = (*path, found.next_step)
-        if not found.next_step or len(path) >= LONGEST or "failed" in tree.rows.get(following, {"failed": ""}):
+        diagnosis = Diagnosis.model_validate(tree.rows[here]["diagnosis"])
+        found, _uses = recommend(diagnosis, here, table=table, refused=tried[here])
+        turn = {"at": here, "rule": found.rule, "verdict": found.verdict, "next": found.next_step}
+        following = (*here, found.next_step)
+        if not found.next_step or "failed" in tree.rows.get(following, {"failed": ""}):
             said.append(turn)
             break
+        tried[here].append(found.next_step)
         made.append(following)
-        kept = tree.step_kept(following)
-        said.append(turn | {"kept": kept.kept, "why": kept.reason})
-        path, refused = (following, []) if kept.kept else (path, [*refused, found.next_step])
-    return Loop(path, made, said)
+        judgement = tree.judged(following, best)
+        said.append(turn | {"fate": judgement.fate, "why": judgement.reason})
+        best = following if judgement.fate is Fate.KEPT else best
+        # No sequence of the study is longer, so one that still needs mending then is given up.
+        going = judgement.fate is Fate.PROVISIONAL and len(following) < LONGEST
+        here = following if going else best
+        tried.setdefault(here, [])
+        if len(here) == LONGEST:
+            break
+    return Loop(best, made, said)
 
 
 FIXED: dict[str, Path_] = {

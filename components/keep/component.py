@@ -7,7 +7,7 @@ from posttrain.components.images import CONTROL
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
 def keep(
     candidate: dsl.Input[dsl.Model],
-    current: dsl.Input[dsl.Model],
+    best: dsl.Input[dsl.Model],
     evaluations_1: dsl.Input[dsl.Dataset],
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -21,6 +21,7 @@ def keep(
     evaluations_8: dsl.Input[dsl.Dataset] = None,
     anchors_first: dsl.Input[dsl.Dataset] = None,
     anchors: dsl.Input[dsl.Dataset] = None,
+    provisional: bool = False,
     breadth: float = 0.5,
     max_anchor_loss: float = 0.02,
     seed: int = 0,
@@ -31,7 +32,7 @@ def keep(
 
     Args:
         candidate: The policy that the step made.
-        current: The policy that it started from.
+        best: The best policy so far.
         evaluations_1: An evaluation; each policy's own is found among them.
         evaluations_2: Evaluation 2.
         evaluations_3: Evaluation 3.
@@ -42,6 +43,7 @@ def keep(
         evaluations_8: Evaluation 8.
         anchors_first: The first round's evaluation on problems that must not get worse.
         anchors: The candidate's, on the same anchors.
+        provisional: Hand on a candidate, too, that lost something which the next step is to mend.
         breadth: Weight of pass@K in what a policy is worth; pass@1 has the rest.
         max_anchor_loss: Largest tolerated loss of pass@1 on the anchors.
         seed: Seeds every random choice.
@@ -49,7 +51,7 @@ def keep(
         name: The stage's name in its recipe, for the record.
 
     Returns:
-        policy: The candidate if it was kept, else the current policy; with its own record.
+        policy: The candidate if it was kept, else the best so far; with its own record.
         metrics: The policy's.
         page: The decision and its numbers.
     """

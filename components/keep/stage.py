@@ -1,4 +1,4 @@
-"""Keeps a step or rolls it back: hands on the candidate if it is worth more than the policy it was made from.
+"""Keeps a step or rolls it back: hands on the candidate if it is worth more than the best policy so far.
 
 Decided on the problems that recommendations are made from, so that the exam half, by which the gate judges, has seen no
 choice. Both policies' evaluations are found by digest.
@@ -16,7 +16,7 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.evaluation import Conditions, comparable, read_evaluation
 from posttrain.artifacts.lineage import evaluation_of
 from posttrain.diagnosis.compare import compare
-from posttrain.diagnosis.keep import ANCHOR_LOSS, BREADTH, judge
+from posttrain.diagnosis.keep import ANCHOR_LOSS, BREADTH, Fate, judge
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -28,12 +28,13 @@ class KeepSettings(Settings):
     """What a policy is worth."""
 
     breadth: float = Field(default=BREADTH, ge=0, le=1, description="weight of pass@K; pass@1 has the rest")
+    provisional: bool = Field(default=False, description="hand on a candidate, too, that the next step is to mend")
     max_anchor_loss: float = Field(default=ANCHOR_LOSS, ge=0, le=1, description="largest tolerated loss on the anchors")
 
 
 PARENTS = {
     "candidate": ParentSpec(Kind.POLICY, help="the policy that the step made"),
-    "current": ParentSpec(Kind.POLICY, help="the policy that it started from"),
+    "best": ParentSpec(Kind.POLICY, help="the best policy so far"),
     "evaluations": ParentSpec(Kind.EVALUATION, most=8, help="of both policies, same problems"),
     "anchors_first": ParentSpec(Kind.EVALUATION, required=False, help="the first round's, on what must not get worse"),
     "anchors": ParentSpec(Kind.EVALUATION, required=False, help="the candidate's, on the same anchors"),
@@ -50,27 +51,27 @@ def check(settings: KeepSettings, parents: Parents) -> None:
 
 def _evaluations(parents: Parents) -> tuple[Artifact, Artifact]:
     found = {
-        role: evaluation_of(parents.one(role).digest, parents.all("evaluations")) for role in ("current", "candidate")
+        role: evaluation_of(parents.one(role).digest, parents.all("evaluations")) for role in ("best", "candidate")
     }
     for role, evaluation in found.items():
         if evaluation is None:
             raise ContractError(
                 f"keep: no evaluation is of the {role} policy ({parents.one(role).digest[:12]}); evaluate it first"
             )
-    return found["current"], found["candidate"]  # type: ignore[return-value]
+    return found["best"], found["candidate"]  # type: ignore[return-value]
 
 
 def run(settings: KeepSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Judge, and hand one of the two on with its own record."""
     from posttrain.report.keep import keep_blocks
 
-    candidate, current = parents.one("candidate"), parents.one("current")
-    if candidate.digest == current.digest:
-        shutil.copytree(current.path, out, dirs_exist_ok=True)
-        return Work(made=current.record, blocks=keep_blocks(candidate.record.name, None, None))
+    candidate, best = parents.one("candidate"), parents.one("best")
+    if candidate.digest == best.digest:
+        shutil.copytree(best.path, out, dirs_exist_ok=True)
+        return Work(made=best.record, blocks=keep_blocks(candidate.record.name, None, None))
     before, after = (read_evaluation(found.path) for found in _evaluations(parents))
     first, anchors = parents.maybe("anchors_first"), parents.maybe("anchors")
-    kept = judge(
+    judged = judge(
         before,
         after,
         candidate.record.role,
@@ -79,10 +80,11 @@ def run(settings: KeepSettings, parents: Parents, out: Path, progress: Progress)
         anchor_loss=settings.max_anchor_loss,
         seed=settings.seed,
     )
-    chosen = candidate if kept.kept else current
+    fates = (Fate.KEPT, Fate.PROVISIONAL) if settings.provisional else (Fate.KEPT,)
+    chosen = candidate if judged.fate in fates else best
     shutil.copytree(chosen.path, out, dirs_exist_ok=True)
-    progress.update(1, 1, f"{'kept' if kept.kept else 'rolled back'}: {kept.reason}")
-    blocks = keep_blocks(candidate.record.name, kept, compare(before, after, seed=settings.seed))
+    progress.update(1, 1, f"{judged.fate}: {judged.reason}")
+    blocks = keep_blocks(candidate.record.name, judged, compare(before, after, seed=settings.seed))
     return Work(made=chosen.record, blocks=blocks)
 
 
@@ -95,5 +97,5 @@ STAGE = Stage(
     run=run,
     check=check,
     image="control",
-    size=lambda parents: max(size_of(parents.one(role)) for role in ("candidate", "current")),
+    size=lambda parents: max(size_of(parents.one(role)) for role in ("candidate", "best")),
 )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.diagnosis.diagnosis import read_diagnosis
-from posttrain.diagnosis.recommend import read_recommendation, recommend, write_recommendation
+from posttrain.diagnosis.recommend import Explored, read_recommendation, recommend, write_recommendation
 from posttrain.diagnosis.rules import rule_table
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -42,8 +42,9 @@ def run(settings: RecommendSettings, parents: Parents, out: Path, progress: Prog
     """Apply the rules and write what follows."""
     table = rule_table().with_thresholds(settings.thresholds)
     diagnosis = read_diagnosis(parents.one("diagnosis").path)
-    taken, refused = steps_so_far(parents.maybe("previous"), diagnosis.policy_digest)
-    found, uses = recommend(diagnosis, taken, settings.train_problems, table, refused)
+    explored = explored_so_far(parents.maybe("previous"), diagnosis.policy_digest)
+    here = explored[diagnosis.policy_digest]
+    found, uses = recommend(diagnosis, here.path, settings.train_problems, table, here.tried, explored)
     write_recommendation(found, uses, out)
     progress.update(1, 1, f"{found.verdict}: {found.next_step or 'stop'}")
     from posttrain.report.recommendation import recommendation_blocks
@@ -55,19 +56,18 @@ def run(settings: RecommendSettings, parents: Parents, out: Path, progress: Prog
     )
 
 
-def steps_so_far(previous: Artifact | None, policy_digest: str) -> tuple[list[str], list[str]]:
-    """The steps that led to the policy, and those tried from it that were rolled back.
+def explored_so_far(previous: Artifact | None, policy_digest: str) -> dict[str, Explored]:
+    """Every policy that the loop has been at, this one among them.
 
-    The last recommendation's step was rolled back if the policy is still the one that it was made for.
+    A policy that it has been at before is one that it fell back to; a new one was made by the last recommended step.
     """
     if previous is None:
-        return [], []
+        return {policy_digest: Explored(path=[], tried=[])}
     last = read_recommendation(previous.path)
-    if not last.next_step:
-        return last.taken, last.refused
-    if last.policy_digest == policy_digest:
-        return last.taken, [*last.refused, last.next_step]
-    return [*last.taken, last.next_step], []
+    there = last.explored.get(last.policy_digest, Explored(path=last.taken, tried=last.refused))
+    step = [last.next_step] if last.next_step else []
+    explored = {**last.explored, last.policy_digest: Explored(path=there.path, tried=[*there.tried, *step])}
+    return {policy_digest: Explored(path=[*there.path, *step], tried=[]), **explored}
 
 
 STAGE = Stage(

@@ -1,13 +1,16 @@
 """Whether a step is kept or rolled back: what it changed where decisions are made, and what it cost the anchors.
 
-A step is worth what it adds to `(1 - breadth) * pass@1 + breadth * pass@K`. Estimates decide, not whole intervals: a
-step that did nothing is cheaply undone, the interval is shown, and the gate judges the result with problems and with a
-severity of its own. These rules are this project's.
+A policy is worth `(1 - breadth) * pass@1 + breadth * pass@K`, and each new one is compared with the best so far. One
+that is worth more but lost what the anchors measure, or lost pass@1 on the way to more breadth, is provisional: the
+next step starts from it and is to mend it; until one did, the best stays the best. Estimates decide, not whole
+intervals: a step that did nothing is cheaply undone, the interval is shown, and the gate judges the result by other
+problems and with a severity of its own. These rules are this project's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -23,38 +26,47 @@ BREADTH = 0.5
 ANCHOR_LOSS = 0.02
 
 
+class Fate(StrEnum):
+    """What becomes of a policy that a step made."""
+
+    KEPT = "kept"
+    PROVISIONAL = "provisional"
+    ROLLED_BACK = "rolled back"
+
+
 @dataclass(frozen=True)
-class Kept:
+class Judgement:
     """The decision, and what it rests on."""
 
-    kept: bool
+    fate: Fate
     reason: str
 
 
-def decide_kept(
+def decide_fate(
     worth: Interval,
     breadth: Interval,
     anchors: Interval | None,
     role: Role | None,
     anchor_loss: float = ANCHOR_LOSS,
-) -> Kept:
-    """Keep a step or roll it back.
+) -> Judgement:
+    """What becomes of a candidate.
 
     Args:
-        worth: change of what a policy is worth.
-        breadth: change of pass@K.
+        worth: what it is worth, less what the best so far is.
+        breadth: its pass@K, less that of the best so far.
         anchors: change of pass@1 on the anchors since the first round; None = there are none.
-        role: what the step was meant to do. One that consolidates brings back breadth at the price of pass@1, which the
-            next step is to win back: it is kept for the breadth.
+        role: what its last step was meant to do: one that consolidates may pay for breadth with pass@1.
         anchor_loss: largest tolerated loss on the anchors.
     """
-    if anchors is not None and anchors.estimate < -anchor_loss:
-        return Kept(False, f"pass@1 on the anchors changed by {anchors}, more than {anchor_loss:g} is lost")
+    intact = anchors is None or anchors.estimate >= -anchor_loss
     if worth.estimate > 0:
-        return Kept(True, f"worth {worth}")
-    if role is Role.CONSOLIDATION and breadth.low > TOLERANCE:
-        return Kept(True, f"worth {worth}, but it was to bring breadth back: pass@K {breadth}")
-    return Kept(False, f"worth {worth}")
+        if intact:
+            return Judgement(Fate.KEPT, f"worth {worth}")
+        lost = f"pass@1 on the anchors changed by {anchors}, and a loss of {anchor_loss:g} is tolerated"
+        return Judgement(Fate.PROVISIONAL, f"worth {worth}, but to be mended: {lost}")
+    if intact and role is Role.CONSOLIDATION and breadth.low > TOLERANCE:
+        return Judgement(Fate.PROVISIONAL, f"worth {worth}, but it brought breadth back: pass@K {breadth}")
+    return Judgement(Fate.ROLLED_BACK, f"worth {worth}")
 
 
 def worth_change(before: Evaluation, after: Evaluation, breadth: float = BREADTH, seed: int = 0) -> Interval:
@@ -82,15 +94,15 @@ def judge(
     breadth: float = BREADTH,
     anchor_loss: float = ANCHOR_LOSS,
     seed: int = 0,
-) -> Kept:
-    """`decide_kept` from evaluations.
+) -> Judgement:
+    """`decide_fate` from evaluations.
 
     Args:
-        before: of the policy that the step started from.
-        after: of the policy that it made; the same problems.
+        before: of the best policy so far.
+        after: of the candidate; the same problems.
         anchors: (first round's, now's) on the anchors.
     """
     comparison = compare(before, after, seed=seed)
     lost = compare(*anchors, seed=seed).pass_1.delta if anchors else None
     worth = worth_change(before, after, breadth, seed)
-    return decide_kept(worth, comparison.pass_k.delta, lost, role, anchor_loss)
+    return decide_fate(worth, comparison.pass_k.delta, lost, role, anchor_loss)

@@ -36,6 +36,15 @@ class Alternative(BaseModel):
     lacking: list[str] = Field(description="inputs that would allow a remedy")
 
 
+class Explored(BaseModel):
+    """A policy that the loop has been at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: list[str] = Field(description="the steps that led to it")
+    tried: list[str] = Field(description="steps taken from it")
+
+
 class Recommendation(BaseModel):
     """What to do next, and why."""
 
@@ -57,8 +66,9 @@ class Recommendation(BaseModel):
     would_change: list[str]
     ablation: list[str] = Field(description="the smallest comparison that settles an open question")
     taken: list[str] = Field(description="steps taken so far, this one not included")
-    refused: list[str] = Field(default_factory=list, description="steps tried from here and rolled back")
+    refused: list[str] = Field(default_factory=list, description="steps tried from here before")
     policy_digest: str = Field(default="", description="the policy that it was made for")
+    explored: dict[str, Explored] = Field(default_factory=dict, description="every policy so far, by its digest")
 
     @property
     def next_step(self) -> str:
@@ -72,12 +82,14 @@ def recommend(
     problems: int = 0,
     table: RuleTable | None = None,
     refused: Sequence[str] = (),
+    explored: Mapping[str, Explored] | None = None,
 ) -> tuple[Recommendation, list[StepUse]]:
     """What to do next.
 
     Args:
         taken: steps taken so far, oldest first.
-        refused: steps tried from this policy and rolled back.
+        refused: steps tried from this policy before.
+        explored: every policy that a loop has been at, by digest.
         problems: training problems, for the cost; 0 = as many as were measured.
 
     Returns:
@@ -110,6 +122,7 @@ def recommend(
         taken=list(taken),
         refused=list(refused),
         policy_digest=diagnosis.policy_digest,
+        explored=dict(explored or {}),
     )
     return found, uses
 

@@ -84,7 +84,7 @@ _DIAGNOSED = ("before", "scaffold", "original", "reward_model", "audit")
 
 
 def improve_recipe(rounds: int) -> Recipe:
-    """Measure, diagnose, recommend, take the step, keep it or roll it back, and again; then the gate.
+    """Measure, diagnose, recommend, take the step, keep what it made or roll it back, and again; then the gate.
 
     Raises:
         ConfigError: too few or too many rounds.
@@ -93,18 +93,20 @@ def improve_recipe(rounds: int) -> Recipe:
         raise ConfigError(f"rounds={rounds}: use 1 to {MOST_ROUNDS}")
     parts = _parts()
     stages = {**parts.opening, **parts.improve.opening}
-    names: Names = {"candidate": "base_policy", "current": "base_policy", "training": "training_evaluation"}
+    names: Names = dict.fromkeys(("candidate", "current", "best"), "base_policy")
+    names["training"] = "training_evaluation"
     for number in range(1, rounds + 1):
         stages |= _measured(number, names)
         stages |= _round({**parts.diagnose, **parts.improve.step}, number, names)
         names |= {
             "candidate": f"policy_{number}",
-            "last": names["current"],
+            "best_before": names["best"],
             "previous": f"recommendation_{number}",
             "original": "base_policy",
         }
         names.pop("training", None)
     stages |= _measured(rounds + 1, names)
+    del stages[f"current_{rounds}"]  # nothing goes on from it
     stages |= _placed(parts.improve.closing, names)
     gathered = {"evaluations": names["evaluations"], "recommendations": _numbered("recommendation", rounds)}
     report = stages["run_report"]
@@ -114,12 +116,12 @@ def improve_recipe(rounds: int) -> Recipe:
         f"Improve a policy by what it lacks, in up to {rounds} rounds, gated",
         "Measures, diagnoses, takes the recommended step, measures again and undoes what did not pay.",
         stages,
-        result=str(names["current"]),
+        result=str(names["best"]),
     )
 
 
 def _measured(number: int, names: Names) -> Specs:
-    """What the last step made, measured; and the better of it and the policy it was made from. Changes `names`."""
+    """What the last step made, measured; and what becomes of it. Changes `names`."""
     parts = _parts()
     if number > 1:
         names |= {"before": _numbered("evaluation", number - 1), "anchors_before": _numbered("anchors", number - 1)}
@@ -133,7 +135,7 @@ def _measured(number: int, names: Names) -> Specs:
     }
     if number > 1:
         stages |= _round(parts.improve.keep, number - 1, names)
-        names["current"] = f"kept_{number - 1}"
+        names |= {name: f"{name}_{number - 1}" for name in parts.improve.keep}
     return stages
 
 

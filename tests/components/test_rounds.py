@@ -10,10 +10,13 @@ from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.artifacts.problems import read_problems
 from posttrain.artifacts.record import read_record
 from posttrain.diagnosis.diagnosis import read_diagnosis
+from posttrain.diagnosis.intervals import Interval
+from posttrain.diagnosis.keep import Fate, decide_fate
 from posttrain.diagnosis.recommend import read_recommendation
 from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.recipes.load import parse_recipe
 from posttrain.stage import execute
+from posttrain.taxonomy import Role
 from tests.made import based, demo, evaluated, prepared, problem, refused
 from tests.tiny import tiny_policy
 
@@ -142,7 +145,7 @@ def kept(home, trained, out, before, after, anchors=(), **settings):
     out.mkdir()
     evaluated(out / "before", home / "policy", home / "problems", before)
     evaluated(out / "after", trained, home / "problems", after)
-    parents = {"candidate": [trained], "current": [home / "policy"], "evaluations": [out / "before", out / "after"]}
+    parents = {"candidate": [trained], "best": [home / "policy"], "evaluations": [out / "before", out / "after"]}
     for role, right, policy in zip(("anchors_first", "anchors"), anchors, (home / "policy", trained), strict=False):
         parents[role] = [evaluated(out / role, policy, home / "problems", right)]
     return execute(load_stage("keep"), parents, settings, out / "kept", out / "kept.html")
@@ -156,6 +159,8 @@ def kept(home, trained, out, before, after, anchors=(), **settings):
         ([1] * 12, [1] * 12, (), {}, False),
         ([1] * 12, [2] * 12, ([4] * 12, [3] * 12), {}, False),
         ([1] * 12, [2] * 12, ([4] * 12, [3] * 12), {"max_anchor_loss": 0.5}, True),
+        ([1] * 12, [2] * 12, ([4] * 12, [3] * 12), {"provisional": True}, True),
+        ([2] * 12, [1] * 12, ([4] * 12, [3] * 12), {"provisional": True}, False),
         ([1] * 12, [4, 0, 0, 0] * 3, (), {"breadth": 1.0}, False),
         ([1] * 12, [4, 1, 0, 0] * 3, (), {"breadth": 0.0}, True),
     ],
@@ -166,12 +171,44 @@ def test_a_step_is_kept_if_the_policy_is_worth_more_and_the_anchors_hold(
     handed_on = kept(home, trained, tmp_path / "out", before, after, anchors, **settings)
     chosen = trained if stays else home / "policy"
     assert handed_on.id == read_record(chosen).id == read_record(tmp_path / "out" / "kept").id
-    assert ("rolled back" in (tmp_path / "out" / "kept.html").read_text()) is not stays
+
+
+@pytest.mark.parametrize(
+    ("worth", "breadth", "anchors", "role", "fate"),
+    [
+        (0.1, 0.0, None, Role.EXPANSION, Fate.KEPT),
+        (0.1, 0.0, -0.01, Role.EXPANSION, Fate.KEPT),
+        (0.1, 0.0, -0.1, Role.EXPANSION, Fate.PROVISIONAL),
+        (-0.1, 0.3, None, Role.CONSOLIDATION, Fate.PROVISIONAL),
+        (-0.1, 0.3, None, Role.EXPANSION, Fate.ROLLED_BACK),
+        (-0.1, 0.3, -0.1, Role.CONSOLIDATION, Fate.ROLLED_BACK),
+        (0.0, 0.0, None, Role.RESHAPING, Fate.ROLLED_BACK),
+    ],
+)
+def test_what_becomes_of_a_candidate(worth, breadth, anchors, role, fate):
+    def exact(value):
+        return Interval(value, value - 0.01, value + 0.01)
+
+    found = decide_fate(exact(worth), exact(breadth), None if anchors is None else exact(anchors), role)
+    assert found.fate is fate
+
+
+def test_a_loop_that_falls_back_to_a_policy_remembers_what_it_tried_from_there(home, diagnosed, trained, tmp_path):
+    """base → sft (provisional) → its mending fails → back at the base: not sft again, and no step counts as taken."""
+    bounds = {"thresholds": BOUNDS}
+    run("recommend", {"diagnosis": diagnosed}, tmp_path / "first", **bounds)
+    evaluated(tmp_path / "now", trained, home / "many", RIGHT * 10)
+    run("diagnose", {"evaluation": tmp_path / "now", "demos": home / "demos"}, tmp_path / "diagnosis")
+    run("recommend", {"diagnosis": tmp_path / "diagnosis", "previous": tmp_path / "first"}, tmp_path / "second")
+    run("recommend", {"diagnosis": diagnosed, "previous": tmp_path / "second"}, tmp_path / "third", **bounds)
+    third = read_recommendation(tmp_path / "third")
+    assert (third.taken, third.refused) == ([], ["sft"])
+    assert len(third.explored) == 2
 
 
 def test_keep_needs_an_evaluation_of_both(home, trained, tmp_path):
     evaluated(tmp_path / "before", home / "policy", home / "problems", RIGHT)
-    parents = {"candidate": [trained], "current": [home / "policy"], "evaluations": [tmp_path / "before"]}
+    parents = {"candidate": [trained], "best": [home / "policy"], "evaluations": [tmp_path / "before"]}
     refused("keep", parents, {}, tmp_path / "out", ContractError, "no evaluation is of the candidate policy")
 
 

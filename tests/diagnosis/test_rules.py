@@ -53,7 +53,7 @@ def test_every_rule_of_the_facts_is_there_once():
         (MIXED | {"demo_surprising": near(0.05)}, ["demos"], [], "D3", ("rft", "rl")),
         (SUPPORT | {"demo_surprising": near(0.05)}, ["demos"], [], "D1", ()),
         (HEADROOM | {"training_indiscriminate": near(0.95)}, [], [], "D0", ()),
-        (HEADROOM | {"anchor_change": near(-0.2)}, ["original"], ["sft"], "D7", ("restore",)),
+        (HEADROOM | {"anchor_change": near(-0.2)}, ["original"], ["sft"], "D7", ("merge",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], [], "D8", ("restore",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], ["rl"], "D3", ("rft", "rl")),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft"], "D15", ("sft_replay",)),

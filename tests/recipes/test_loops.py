@@ -16,27 +16,37 @@ STAGES = load_stages()
 def test_improve_is_a_sound_recipe_of_as_many_rounds(rounds):
     recipe = improve_recipe(rounds)
     assert check_graph(recipe, STAGES) == []
-    for kind in ("policy", "kept", "recommendation"):
-        numbered = [f"{kind}_{n + 1}" for n in range(rounds)]
+    for kind, many in (("policy", rounds), ("best", rounds), ("current", rounds - 1), ("recommendation", rounds)):
+        numbered = [f"{kind}_{n + 1}" for n in range(many)]
         assert [name for name in recipe.stages if name.startswith(f"{kind}_")] == numbered
-    assert recipe.result == f"kept_{rounds}"
+    assert recipe.result == f"best_{rounds}"
     assert len(recipe.stages["run_report"].parents["evaluations"]) == rounds + 1
 
 
 def test_a_round_builds_on_the_one_before_and_decides_on_what_it_is_not_judged_by():
-    stages = improve_recipe(2).stages
+    stages = improve_recipe(3).stages
     assert "before" not in stages["evaluation_1"].parents and "previous" not in stages["recommendation_1"].parents
     assert stages["evaluation_2"].parents["before"] == ["evaluation_1"]
     assert stages["evaluation_3"].parents["before"] == ["evaluation_1", "evaluation_2"]
     assert stages["recommendation_2"].parents["previous"] == "recommendation_1"
-    kept = stages["kept_1"].parents
-    assert (kept["candidate"], kept["current"]) == ("policy_1", "base_policy")
-    assert stages["diagnosis_2"].parents["policy"] == stages["policy_2"].parents["base"] == "kept_1"
+    assert stages["diagnosis_2"].parents["policy"] == stages["policy_2"].parents["base"] == "current_1"
     assert stages["diagnosis_1"].parents["training"] == "training_evaluation"
     assert "training" not in stages["diagnosis_2"].parents, "by then it has been trained on them"
     decided, judged = stages["evaluation_1"].parents["problems"], stages["result_exam"].parents["problems"]
     halves = [stages[name].settings["part"] for name in (decided, judged)]
     assert halves == ["first", "second"]
+
+
+def test_every_candidate_is_judged_against_the_best_so_far_and_only_the_best_is_registered():
+    stages = improve_recipe(2).stages
+    for number, best in ((1, "base_policy"), (2, "best_1")):
+        judged = stages[f"best_{number}"].parents
+        assert (judged["candidate"], judged["best"]) == (f"policy_{number}", best)
+        assert judged["evaluations"] == [f"evaluation_{n}" for n in range(1, number + 2)]
+    assert stages["current_1"].parents == stages["best_1"].parents
+    assert [stages[f"{name}_1"].settings.get("provisional", False) for name in ("best", "current")] == [False, True]
+    for name in ("result_exam", "registered"):
+        assert stages[name].parents["policy"] == "best_2"
 
 
 @pytest.mark.parametrize("rounds", [0, MOST_ROUNDS + 1])
