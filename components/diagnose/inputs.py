@@ -6,7 +6,7 @@ In a loop every round hands on all evaluations so far: after a rollback the poli
 from __future__ import annotations
 
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.lineage import evaluation_before, evaluation_of
+from posttrain.artifacts.lineage import evaluation_among, evaluation_of, made_from
 from posttrain.stage import Parents
 
 
@@ -20,8 +20,7 @@ def measured_before(parents: Parents) -> Artifact | None:
     """The evaluation of the policy that it was made from."""
     everything, mine = [*parents.all("before"), parents.one("evaluation")], measured(parents)
     policy = mine.record.parent("policy")
-    others = [found for found in everything if found.record.facts["policy"] != mine.record.facts["policy"]]
-    return evaluation_before(policy, mine.record.family(), others) if policy else None
+    return evaluation_among(made_from(policy, mine.record.family()), everything, policy.digest) if policy else None
 
 
 def anchors_of(parents: Parents) -> tuple[Artifact, Artifact] | None:

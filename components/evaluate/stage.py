@@ -22,7 +22,7 @@ from posttrain.artifacts.evaluation import (
     read_evaluation,
     write_evaluation,
 )
-from posttrain.artifacts.lineage import evaluation_before
+from posttrain.artifacts.lineage import evaluation_among, judged_against, made_from
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.artifacts.samples import SAMPLES_FILE, read_samples, write_samples
@@ -109,8 +109,10 @@ def verifiers_of(problems: list[Problem]) -> str:
 def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Sample, verify, count, estimate; a policy that was measured before, in the same way, is not sampled again."""
     policy, problems = parents.one("policy"), read_problems(parents.one("problems").path)
-    before = evaluation_before(policy.record, policy.record.family(), parents.all("before"))
-    reused = next((found for found in parents.all("before") if _same(found.record, policy, settings)), None)
+    earlier, family = parents.all("before"), policy.record.family()
+    before = evaluation_among(made_from(policy.record, family), earlier, policy.digest)
+    reference = evaluation_among(judged_against(policy.record, family), earlier, policy.digest)
+    reused = next((found for found in earlier if _same(found.record, policy, settings)), None)
     if reused:
         for name in (EVALUATION_FILE, SAMPLES_FILE):
             if (reused.path / name).is_file():
@@ -120,6 +122,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
     measured = read_evaluation(out)
     summary = summarise(measured, seed=settings.seed)
     comparison = compare(read_evaluation(before.path), measured, seed=settings.seed) if before else None
+    judged = compare(read_evaluation(reference.path), measured, seed=settings.seed) if reference else None
     unchecked = sum(s != "checked" for s in contamination(policy.record, parents.one("problems").digest).values())
     from posttrain.report.evaluation import evaluation_blocks
 
@@ -129,7 +132,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
             "policy_name": policy.record.name,
             "samples": settings.samples,
             "verifiers": verifiers_of(problems),
-            **(_role_facts(comparison, policy.record) if comparison else {}),
+            **(_role_facts(judged, policy.record) if judged else {}),
         },
         counts={
             "problems": len(problems),

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from posttrain.diagnosis.diagnosis import ALL, Diagnosis
 from posttrain.diagnosis.intervals import Interval, short
+from posttrain.diagnosis.rules import RuleTable
 from posttrain.recipes.compose import StepUse, step
+from posttrain.taxonomy import Role
 
 GROUP_SIZES = (8, 16, 32)
 # A group without contrast costs as much as one with: half of them wasted is where larger groups or a choice of
@@ -32,7 +34,9 @@ class Choice(NamedTuple):
     why: str
 
 
-def use_of(name: str, diagnosis: Diagnosis, why: str, after: str = "") -> tuple[StepUse, list[Choice]]:
+def use_of(
+    name: str, diagnosis: Diagnosis, why: str, table: RuleTable, after: str = ""
+) -> tuple[StepUse, list[Choice]]:
     """A step with its settings chosen.
 
     Args:
@@ -43,7 +47,15 @@ def use_of(name: str, diagnosis: Diagnosis, why: str, after: str = "") -> tuple[
     settings: dict[str, dict[str, Any]] = {}
     for choice in chosen:
         settings.setdefault(choice.stage, {})[choice.setting] = choice.value
-    return StepUse(step=name, settings=settings, why=why), chosen
+    return StepUse(step=name, settings=settings, why=why, role=role_of(name, diagnosis, table)), chosen
+
+
+def role_of(name: str, diagnosis: Diagnosis, table: RuleTable) -> Role:
+    """What a step is meant to do here: where little is out of reach, supplied trajectories can only reshape."""
+    usual = step(name).role
+    missing = diagnosis.of_slice()["always_fail"]
+    within_reach = missing.known and missing.estimate < table.thresholds["always_fail"].value
+    return Role.RESHAPING if usual is Role.EXPANSION and within_reach else usual
 
 
 def group_size(diagnosis: Diagnosis, slice_name: str = ALL) -> tuple[int, Interval]:

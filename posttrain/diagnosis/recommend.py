@@ -98,7 +98,7 @@ def recommend(
     table = table or rule_table()
     decision = decide(diagnosis.of_slice(), diagnosis.inputs, taken, table, refused)
     best = decision.best
-    uses, choices = _uses(best, diagnosis, taken)
+    uses, choices = _uses(best, diagnosis, table)
     verdict: Literal["go", "stop", "undecided"] = (
         "undecided" if not decision.decided else "go" if best.steps else "stop"
     )
@@ -168,10 +168,10 @@ def read_recommendation(directory: Path) -> Recommendation:
     return Recommendation.model_validate(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _uses(best: Branch, diagnosis: Diagnosis, taken: Sequence[str]) -> tuple[list[StepUse], list[tuple[str, Choice]]]:
+def _uses(best: Branch, diagnosis: Diagnosis, table: RuleTable) -> tuple[list[StepUse], list[tuple[str, Choice]]]:
     uses, choices, after = [], [], ""
     for name in best.steps:
-        use, chosen = use_of(name, diagnosis, f"{best.rule.id}: {best.rule.title}", after)
+        use, chosen = use_of(name, diagnosis, f"{best.rule.id}: {best.rule.title}", table, after)
         uses.append(use)
         choices += [(use.step, choice) for choice in chosen]
         after = name

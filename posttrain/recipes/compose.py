@@ -42,6 +42,7 @@ class StepUse(BaseModel):
     step: str
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict, description="stage of the step → its settings")
     why: str = ""
+    role: Role | None = Field(default=None, description="what it is meant to do here; None = what it usually does")
 
 
 class Parts(BaseModel):
@@ -133,7 +134,7 @@ def _renamed(use: StepUse, current: str, suffix: str) -> dict[str, StageSpec]:
         placed[names[local]] = made.model_copy(
             update={
                 "settings": spec.settings | use.settings.get(local, {}),
-                "role": entry.role if makes_next else None,
+                "role": (use.role or entry.role) if makes_next else None,
                 "provenance": entry.provenance if makes_next else None,
                 "why": use.why or entry.title if makes_next else "",
             }

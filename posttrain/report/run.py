@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.evaluation import Evaluation, measured_on, read_evaluation
+from posttrain.artifacts.lineage import judged_against
 from posttrain.artifacts.record import Record, has_record, read_record
 from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
 from posttrain.diagnosis.intervals import Interval
@@ -118,20 +119,12 @@ def _evaluated(artifact: Artifact) -> Evaluated:
 
 def _stage_row(record: Record, evaluated: Sequence[Evaluated], family: dict[str, Record]) -> StageRow:
     by_policy = {entry.policy.id: entry for entry in evaluated}
-    after, before = by_policy.get(record.id), _measured_ancestor(record, by_policy, family)
+    after = by_policy.get(record.id)
+    before = next((by_policy[r.id] for r in judged_against(record, family) if r.id in by_policy), None)
     if after is None or before is None:
         return StageRow(record)
     comparison = compare(before.measured, after.measured)
     return StageRow(record, before.policy.name, comparison, measured_role(comparison, record.role))
-
-
-def _measured_ancestor(record: Record, by_policy: dict[str, Evaluated], family: dict[str, Record]) -> Evaluated | None:
-    """The nearest measured policy that this one came from: its teacher's line where it has one, else its init's."""
-    for role in ("teacher", "init"):
-        for ref in record.parents:
-            if ref.role == role:
-                return by_policy.get(ref.id) or _measured_ancestor(family[ref.id], by_policy, family)
-    return None
 
 
 def evaluation_columns(run: Run) -> list[str]:
