@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench study recipes clean
+.PHONY: help install demo test check lint types unit docs goldens bench study evidence recipes clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -54,8 +54,12 @@ bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
 
-study: $(INSTALLED) ## Run every short sequence of steps in every world (hours); resumable
+study: $(INSTALLED) ## Run every short sequence of steps in every world (hours; resumable), and write docs/evidence.md
 	PYTHONPATH=. $(BIN)/python study/run.py
+	PYTHONPATH=. $(BIN)/python study/report.py
+
+evidence: $(INSTALLED) ## Write docs/evidence.md from the stored results of the study
+	PYTHONPATH=. $(BIN)/python study/report.py
 
 recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
 	$(BIN)/python examples/recipes/run_all.py

@@ -172,6 +172,10 @@ class World:
         diagnosis = self.make("diagnose", parents, {}, node.folder.relative_to(self.home) / "diagnosis")
         seconds = time.monotonic() - started
         counts = {name: _counts(node.folder / name) for name in ("exam", "anchors") if (node.folder / name).exists()}
+        if not path and (self.home / "original").exists():
+            # What bringing it back is judged by.
+            self.make("evaluate", {"policy": "original", "problems": "exam_problems"}, {}, "original_exam")
+            counts["original"] = _counts(self.home / "original_exam")
         return {
             "diagnosis": json.loads((diagnosis / "diagnosis.json").read_text()),
             "measure_seconds": seconds,

@@ -7,7 +7,6 @@ the base was. The oracle is the best sequence that was run. The same bar for all
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,11 @@ class Tree:
     seed: int
     rows: dict[Path_, dict[str, Any]]
 
-    def rate(self, path: Path_, k: int, part: str = "exam") -> float:
-        """pass@k of a sequence's policy."""
+    def rate(self, path: Path_, k: int, part: str = "exam", half: int | None = None) -> float:
+        """pass@k of a sequence's policy, of every second problem if a half (0 or 1) is named."""
         counts = self.rows[path][part]
-        return float(np.nanmean(pass_at_k(counts["scored"], counts["correct"], k)))
+        values_M = pass_at_k(counts["scored"], counts["correct"], k)
+        return float(np.nanmean(values_M if half is None else values_M[half::2]))
 
     def kept(self, path: Path_) -> bool:
         """Whether the anchors were kept."""
@@ -48,10 +48,10 @@ class Tree:
             return True
         return self.rate(path, 1, "anchors") >= self.rate((), 1, "anchors") - ANCHOR_LOSS
 
-    def worth(self, path: Path_) -> float:
+    def worth(self, path: Path_, half: int | None = None) -> float:
         """What a sequence is worth."""
         path = path if self.kept(path) else ()
-        return (self.rate(path, 1) + self.rate(path, K)) / 2
+        return (self.rate(path, 1, half=half) + self.rate(path, K, half=half)) / 2
 
     def signals(self, path: Path_) -> dict[str, Interval]:
         """What the rules saw of a sequence's policy, on the probe half."""
@@ -132,6 +132,18 @@ def improved(tree: Tree, rounds: int = ROUNDS, table: RuleTable | None = None) -
     return Loop(best, made, said)
 
 
+def unrevised(tree: Tree, table: RuleTable | None = None) -> Path_:
+    """The rules alone: every recommended step is taken, and none taken back."""
+    path: Path_ = ()
+    while len(path) < LONGEST:
+        found, _uses = recommend(Diagnosis.model_validate(tree.rows[path]["diagnosis"]), path, table=table)
+        following = (*path, found.next_step)
+        if not found.next_step or "failed" in tree.rows.get(following, {"failed": ""}):
+            break
+        path = following
+    return path
+
+
 FIXED: dict[str, Path_] = {
     "SFT": ("sft",),
     "SFT → RL": ("sft", "rl"),
@@ -158,19 +170,20 @@ def oracle(tree: Tree) -> Path_:
     return max(tree.taken(), key=tree.worth)
 
 
+def worth_of_oracle(tree: Tree) -> float:
+    """What the best sequence is worth: the largest of many noisy measurements, so a little more than it is."""
+    return tree.worth(oracle(tree))
+
+
+def worth_of_blind_oracle(tree: Tree) -> float:
+    """The same without that luck: chosen on every second exam problem and scored on the others, both ways round."""
+    chosen = [max(tree.taken(), key=lambda path, half=half: tree.worth(path, half)) for half in (0, 1)]
+    return float(np.mean([tree.worth(path, 1 - half) for half, path in enumerate(chosen)]))
+
+
 def chance(tree: Tree) -> float:
     """What a sequence drawn at random is worth."""
     return float(np.mean([tree.worth(path) for path in tree.taken() if path]))
-
-
-def regrets(trees: Sequence[Tree], choose: Callable[[Tree], Path_]) -> np.ndarray:
-    """Oracle's worth minus the choice's, for each tree."""
-    return np.array([tree.worth(oracle(tree)) - tree.worth(choose(tree)) for tree in trees])
-
-
-def gains(trees: Sequence[Tree]) -> np.ndarray:
-    """What the oracle gains over the base, for each tree."""
-    return np.array([tree.worth(oracle(tree)) - tree.worth(()) for tree in trees])
 
 
 def relative(regret: np.ndarray, gain: np.ndarray) -> float:
