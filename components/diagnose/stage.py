@@ -12,8 +12,8 @@ from posttrain.components.diagnose.inputs import anchors_of, measured, measured_
 from posttrain.components.diagnose.probes import audit_signals, probe_signals
 from pydantic import Field
 
-from posttrain.artifacts.evaluation import Conditions, comparable, read_evaluation
-from posttrain.diagnosis.compare import compare, summarise
+from posttrain.artifacts.evaluation import Conditions, Evaluation, comparable, read_evaluation
+from posttrain.diagnosis.compare import Comparison, compare, summarise
 from posttrain.diagnosis.diagnosis import ALL, Diagnosis, findings, numbers
 from posttrain.diagnosis.passk import largest_k, usual_samples
 from posttrain.diagnosis.rules import rule_table
@@ -81,10 +81,11 @@ def check(settings: DiagnoseSettings, parents: Parents) -> None:
 def run(settings: DiagnoseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Gather the signals, apply the rules to every slice, write."""
     source = measured(parents)
-    evaluation = read_evaluation(source.path)
+    evaluation, before = read_evaluation(source.path), measured_before(parents)
+    comparison = compare(read_evaluation(before.path), evaluation, seed=settings.seed) if before else None
     signals = by_slice(evaluation, lambda part: level_signals(part, settings.seed))
     progress.update(1, 3, "signals of the evaluation")
-    _merge(signals, paired_signals(settings, parents))
+    _merge(signals, paired_signals(settings, parents, evaluation, comparison))
     progress.update(2, 3, "paired signals")
     probed = probe_signals(settings, parents, progress)
     signals[ALL] |= history_signals(source.record.parent("policy")) | probed | audit_signals(parents.maybe("audit"))
@@ -112,8 +113,6 @@ def run(settings: DiagnoseSettings, parents: Parents, out: Path, progress: Progr
     diagnosis.write(out)
     from posttrain.report.diagnosis import diagnosis_blocks
 
-    before = measured_before(parents)
-    comparison = compare(read_evaluation(before.path), evaluation, seed=settings.seed) if before else None
     found = diagnosis.findings[ALL]
     return Work(
         facts={"diagnosis": found.diagnosis, "rule": found.rule, "policy": diagnosis.policy_digest},
@@ -126,12 +125,14 @@ def run(settings: DiagnoseSettings, parents: Parents, out: Path, progress: Progr
 _METRICS = ("pass_1", "pass_k", "headroom", "always_fail", "informative", "entropy")
 
 
-def paired_signals(settings: DiagnoseSettings, parents: Parents) -> BySlice:
+def paired_signals(
+    settings: DiagnoseSettings, parents: Parents, evaluation: Evaluation, comparison: Comparison | None
+) -> BySlice:
     """What other evaluations of the same problems say beside this one."""
-    evaluation, seed = read_evaluation(measured(parents).path), settings.seed
+    seed = settings.seed
     found: BySlice = {ALL: {}}
-    if before := measured_before(parents):
-        _merge(found, change_signals(read_evaluation(before.path), evaluation, seed))
+    if comparison:
+        _merge(found, change_signals(comparison))
     if teacher := parents.maybe("teacher"):
         _merge(found, teacher_signals(evaluation, read_evaluation(teacher.path), seed))
     if training := parents.maybe("training"):

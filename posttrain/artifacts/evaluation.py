@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 EVALUATION_FILE = "evaluation.parquet"
-_BATCH = 65536  # problems held in full while reading
+_BATCH = 8192  # problems held in full while reading
 
 Floats = NDArray[np.float64]
 
@@ -257,7 +257,7 @@ def _columns(batch: pyarrow.RecordBatch) -> dict[str, NDArray[Any]]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "problem_id_M": batch.column("problem_id").to_numpy(zero_copy_only=False),
-            "slice_M": batch.column("slice").to_numpy(zero_copy_only=False),
+            "slice_M": _names(batch.column("slice")),
             "sampled_M": sampled.astype(np.float64),
             "scored_M": _sums(known, ends),
             "correct_M": right_M,
@@ -276,6 +276,12 @@ def _columns(batch: pyarrow.RecordBatch) -> dict[str, NDArray[Any]]:
         }
 
 
+def _names(texts: pyarrow.Array) -> NDArray[Any]:
+    """Texts of which there are few, as objects that are shared."""
+    coded = texts.dictionary_encode()
+    return np.array(coded.dictionary.to_pylist(), dtype=object)[coded.indices.to_numpy()]
+
+
 def _flat(lists: pyarrow.Array) -> tuple[Floats, NDArray[np.int64]]:
     """A column of lists as all its values (null as NaN) and where each list ends, from 0. Shapes (S,), (M + 1,)."""
     values = lists.flatten().cast("float64", safe=False) if len(lists) else lists.flatten()
@@ -285,6 +291,9 @@ def _flat(lists: pyarrow.Array) -> tuple[Floats, NDArray[np.int64]]:
 
 def _sums(values_S: NDArray[Any], ends: NDArray[np.int64]) -> Floats:
     """Sums of the values of each list. A cumulative sum, unlike reduceat, is right for empty lists."""
+    lengths = np.diff(ends)
+    if len(lengths) and lengths[0] and (lengths == lengths[0]).all():  # the usual case, and three times as fast
+        return values_S.reshape(-1, lengths[0]).sum(axis=1, dtype=np.float64)
     totals = np.concatenate([[0.0], np.cumsum(values_S, dtype=np.float64)])
     return totals[ends[1:]] - totals[ends[:-1]]
 
@@ -303,4 +312,5 @@ def _from_batches(batches: Sequence[dict[str, NDArray[Any]]]) -> Evaluation:
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     offsets = np.concatenate([[0], np.cumsum(columns.pop("lengths"))]).astype(np.int64)
     votes = Votes(offsets, columns.pop("counts"), columns.pop("right"))
-    return Evaluation(**columns, votes=votes).take(np.argsort(columns["problem_id_M"].astype(str), kind="stable"))
+    whole, order = Evaluation(**columns, votes=votes), np.argsort(columns["problem_id_M"].astype(str), kind="stable")
+    return whole if (order == np.arange(len(order))).all() else whole.take(order)

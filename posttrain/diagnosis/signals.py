@@ -86,9 +86,9 @@ def informative_by_group(evaluation: Evaluation, seed: int = 0) -> dict[int, Int
     return {int(size): interval for size, interval in _means(columns, seed, RATE).items()}
 
 
-def change_signals(before: Evaluation, after: Evaluation, seed: int = 0) -> BySlice:
+def change_signals(comparison: Comparison) -> BySlice:
     """What the last stage changed: paired differences, support gained and lost beyond luck."""
-    return _compared(compare(before, after, seed=seed), _changes)
+    return _compared(comparison, _changes)
 
 
 def anchor_signals(before: Evaluation, after: Evaluation, seed: int = 0) -> dict[str, Interval]:
