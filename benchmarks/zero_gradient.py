@@ -104,7 +104,7 @@ def _pair(name: str, policy: Path, work: Path, problems: int, passes: int) -> Pa
     )
     curves = json.loads((trained / "posttrain.json").read_text())["curves"]
     shares = [value for _, value in curves["frac_reward_zero_std"]]
-    return Pair(name, predicted, float(np.mean(shares)), len(shares) * groups_a_step)
+    return Pair(name, predicted, float(np.mean(shares)), passes * problems)
 
 
 def main() -> None:

@@ -31,13 +31,14 @@ HEADROOM = {
     "entropy": near(1.0),
 }
 SUPPORT = HEADROOM | {"pass_1": near(0.0), "pass_k": near(0.0), "headroom": near(0.0), "always_fail": near(1.0)}
+FORGOTTEN = HEADROOM | {"anchor_change": near(-0.2)}
 MIXED = HEADROOM | {"pass_k": near(0.5), "always_fail": near(0.5), "demo_surprising": near(0.9)}
 
 
 def test_every_rule_of_the_facts_is_there_once():
     ids = [rule.id for rule in TABLE.rules]
     assert len(ids) == len(set(ids))
-    assert {f"D{n}" for n in range(18)} == set(ids)
+    assert {f"D{n}" for n in range(19)} == set(ids)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,8 @@ def test_every_rule_of_the_facts_is_there_once():
         (MIXED | {"demo_surprising": near(0.05)}, ["demos"], [], "D3", ("rft", "rl")),
         (SUPPORT | {"demo_surprising": near(0.05)}, ["demos"], [], "D1", ()),
         (HEADROOM | {"training_indiscriminate": near(0.95)}, [], [], "D0", ()),
-        (HEADROOM | {"anchor_change": near(-0.2)}, ["original"], ["sft"], "D7", ("merge",)),
+        (FORGOTTEN | {"anchor_attrition": near(0.4)}, ["original"], ["sft"], "D7", ("merge",)),
+        (FORGOTTEN | {"anchor_attrition": near(0.0)}, ["original"], ["sft"], "D18", ("rft",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], [], "D8", ("restore",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], ["rl"], "D3", ("rft", "rl")),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
