@@ -43,7 +43,7 @@ def keep(
         evaluations_8: Evaluation 8.
         anchors_first: The first round's evaluation on problems that must not get worse.
         anchors: The candidate's, on the same anchors.
-        provisional: Hand on a candidate, too, that lost something which the next step is to mend.
+        provisional: Hand on a candidate, too, that needs another step to be better.
         breadth: Weight of pass@K in what a policy is worth; pass@1 has the rest.
         max_anchor_loss: Largest tolerated loss of pass@1 on the anchors.
         seed: Seeds every random choice.

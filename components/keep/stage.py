@@ -28,7 +28,7 @@ class KeepSettings(Settings):
     """What a policy is worth."""
 
     breadth: float = Field(default=BREADTH, ge=0, le=1, description="weight of pass@K; pass@1 has the rest")
-    provisional: bool = Field(default=False, description="hand on a candidate, too, that the next step is to mend")
+    provisional: bool = Field(default=False, description="hand on a candidate, too, that needs another step")
     max_anchor_loss: float = Field(default=ANCHOR_LOSS, ge=0, le=1, description="largest tolerated loss on the anchors")
 
 

@@ -1,10 +1,10 @@
 """Whether a step is kept or rolled back: what it changed where decisions are made, and what it cost the anchors.
 
 A policy is worth `(1 - breadth) * pass@1 + breadth * pass@K`, and each new one is compared with the best so far. One
-that is worth more but lost what the anchors measure, or lost pass@1 on the way to more breadth, is provisional: the
-next step starts from it and is to mend it; until one did, the best stays the best. Estimates decide, not whole
-intervals: a step that did nothing is cheaply undone, the interval is shown, and the gate judges the result by other
-problems and with a severity of its own. These rules are this project's.
+that is worth more but lost what the anchors measure, that lost pass@1 on the way to more breadth, or that is about as
+good, is provisional: the next step starts from it, and until one is better the best stays the best. Estimates decide,
+not whole intervals: a step is cheaply undone, the interval is shown, and the gate judges the result by other problems
+and with a severity of its own. These rules are this project's; `DOUBT` was tuned in the study (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from posttrain.taxonomy import Role
 
 BREADTH = 0.5
 ANCHOR_LOSS = 0.02
+DOUBT = 0.02  # a policy that is worth so little less may be as good: it has not been proven wrong
 
 
 class Fate(StrEnum):
@@ -66,6 +67,8 @@ def decide_fate(
         return Judgement(Fate.PROVISIONAL, f"worth {worth}, but to be mended: {lost}")
     if intact and role is Role.CONSOLIDATION and breadth.low > TOLERANCE:
         return Judgement(Fate.PROVISIONAL, f"worth {worth}, but it brought breadth back: pass@K {breadth}")
+    if intact and worth.estimate > -DOUBT:
+        return Judgement(Fate.PROVISIONAL, f"worth {worth}: about as good")
     return Judgement(Fate.ROLLED_BACK, f"worth {worth}")
 
 

@@ -182,7 +182,9 @@ def test_a_step_is_kept_if_the_policy_is_worth_more_and_the_anchors_hold(
         (-0.1, 0.3, None, Role.CONSOLIDATION, Fate.PROVISIONAL),
         (-0.1, 0.3, None, Role.EXPANSION, Fate.ROLLED_BACK),
         (-0.1, 0.3, -0.1, Role.CONSOLIDATION, Fate.ROLLED_BACK),
-        (0.0, 0.0, None, Role.RESHAPING, Fate.ROLLED_BACK),
+        (0.0, 0.0, None, Role.RESHAPING, Fate.PROVISIONAL),
+        (-0.01, 0.0, -0.1, Role.RESHAPING, Fate.ROLLED_BACK),
+        (-0.03, 0.0, None, Role.RESHAPING, Fate.ROLLED_BACK),
     ],
 )
 def test_what_becomes_of_a_candidate(worth, breadth, anchors, role, fate):
