@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posttrain.artifacts.evaluation import Evaluation
+from posttrain.artifacts.evaluation import Evaluation, require_k
 from posttrain.diagnosis.intervals import Interval, bootstrap, bootstrap_columns, paired_difference
 from posttrain.diagnosis.passk import Floats, informative_rate, ladder, largest_k, pass_at_k, pass_hat_k, usual_samples
 from posttrain.diagnosis.support import Paired, Rows, SupportSets, as_columns, distinct_right, pair, support_sets
@@ -92,8 +92,11 @@ def compare(before: Rows, after: Rows, k: int | None = None, seed: int = 0) -> C
 
     Raises:
         ContractError: the evaluations are not of the same problems.
+        DataError: more than one problem in ten has fewer than k scored samples.
     """
     pairs = pair(before, after)
+    for side in (pairs.before, pairs.after) if k else ():
+        require_k(side, k)
     k = largest_k(usual_samples(_scored_by_both(pairs))) if k is None else k
     names = sorted({*pairs.before.slices, *pairs.unscorable.slices})
     slices = {name: _comparison(pairs.in_slice(name), k, seed, {}) for name in names}

@@ -110,6 +110,23 @@ def test_the_next_round_goes_on_from_the_policy_that_was_kept(home, diagnosed, t
     assert second.next_step == "sft_replay"
 
 
+def test_a_diagnosis_samples_nothing(home, diagnosed, tmp_path, monkeypatch):
+    """One evaluation feeds everything: with the policy at hand, given texts are scored, and none is generated."""
+    from posttrain.generation import transformers
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("sampled")
+
+    settings = {"samples": 4, "max_new_tokens": 4}
+    run("evaluate", {"policy": home / "policy", "problems": home / "problems"}, tmp_path / "first", **settings)
+    for name in ("sample", "_completions"):
+        monkeypatch.setattr(transformers, name, refuse)
+    monkeypatch.setattr("transformers.generation.utils.GenerationMixin.generate", refuse)
+    parents = {"evaluation": tmp_path / "first", "policy": home / "policy", "demos": home / "demos"}
+    run("diagnose", parents, tmp_path / "out")
+    assert {"mismatch", "demo_loss"} <= read_diagnosis(tmp_path / "out").of_slice().keys()
+
+
 def test_an_unknown_threshold_is_refused(home, diagnosed, tmp_path):
     refused("recommend", {"diagnosis": [diagnosed]}, {"thresholds": {"x": 1}}, tmp_path / "out", ConfigError, "'x'")
 

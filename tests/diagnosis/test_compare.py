@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
 from posttrain.diagnosis.passk import pass_at_k
-from posttrain.errors import ConfigError, ContractError
+from posttrain.errors import ConfigError, ContractError, DataError
 
 
 def test_summary_by_hand(evaluation) -> None:
@@ -154,3 +154,10 @@ def test_every_number_is_an_interval() -> None:
     for cls in (Summary, Comparison):
         for field in dataclasses.fields(cls):
             assert field.name in counted or field.type in ("Interval", "Change", "dict[int, Interval]"), field.name
+
+
+def test_a_k_beyond_the_samples_is_refused(evaluation) -> None:
+    rows = evaluation([2] * 20, n=4)
+    assert compare(rows, rows, k=4).k == 4
+    with pytest.raises(DataError, match="k = 5, but 20 of 20 problems have fewer scored samples"):
+        compare(rows, rows, k=5)
