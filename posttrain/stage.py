@@ -170,7 +170,7 @@ def execute(
 
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
-    progress.event("done", seconds=record.seconds, metrics=record.metrics)
+    progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
     return record
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from posttrain.progress import Progress
-from posttrain.report.rounds import round_blocks
 from posttrain.report.run import Run, run_blocks, run_table
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -23,14 +22,16 @@ PARENTS = {
 
 def run(settings: Settings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Gather what the parents' records say."""
-    found = Run.of(parents.all("evaluations"), parents.maybe("decision"))
+    found = Run.of(
+        parents.all("evaluations"), parents.maybe("decision"), recommendations=parents.all("recommendations")
+    )
     table = run_table(found)
     (out / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     progress.update(1, 1, "page written")
     return Work(
         facts=found.facts(),
         metrics=parents.all("evaluations")[-1].record.metrics,
-        blocks=[*run_blocks(found), *round_blocks(parents.all("recommendations"))],
+        blocks=run_blocks(found),
     )
 
 

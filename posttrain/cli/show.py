@@ -98,10 +98,16 @@ def write_report(run: Path, output: Path) -> None:
 
 
 def print_run(run: Path) -> None:
-    """The table before and after, the stages, and the verdict."""
+    """The rounds if there were any, the table before and after, the stages, and the verdict."""
+    from posttrain.report.rounds import ROUND_COLUMNS, round_rows
     from posttrain.report.run import STAGE_COLUMNS, Run, evaluation_columns, evaluation_rows, stage_rows
 
     found = Run.in_directory(run)
+    if found.recommendations:
+        rounds = table(*ROUND_COLUMNS)
+        for turn in round_rows(found.recommendations, found.result):
+            rounds.add_row(*map(str, turn))
+        print_table(rounds)
     rows = table(*evaluation_columns(found))
     for row in evaluation_rows(found):
         rows.add_row(*map(str, row))

@@ -95,9 +95,11 @@ def compare(before: Rows, after: Rows, k: int | None = None, seed: int = 0) -> C
         DataError: more than one problem in ten has fewer than k scored samples.
     """
     pairs = pair(before, after)
-    for side in (pairs.before, pairs.after) if k else ():
-        require_k(side, k)
-    k = largest_k(usual_samples(_scored_by_both(pairs))) if k is None else k
+    if k is None:
+        k = largest_k(usual_samples(_scored_by_both(pairs)))
+    else:
+        for side in (pairs.before, pairs.after):
+            require_k(side, k)
     names = sorted({*pairs.before.slices, *pairs.unscorable.slices})
     slices = {name: _comparison(pairs.in_slice(name), k, seed, {}) for name in names}
     return _comparison(pairs, k, seed, slices)

@@ -62,14 +62,14 @@ def decide_fate(
     intact = anchors is None or anchors.estimate >= -anchor_loss
     if worth.estimate > 0:
         if intact:
-            return Judgement(Fate.KEPT, f"worth {worth}")
+            return Judgement(Fate.KEPT, f"change in worth {worth}")
         lost = f"pass@1 on the anchors changed by {anchors}, and a loss of {anchor_loss:g} is tolerated"
-        return Judgement(Fate.PROVISIONAL, f"worth {worth}, but to be mended: {lost}")
+        return Judgement(Fate.PROVISIONAL, f"change in worth {worth}, but to be mended: {lost}")
     if intact and role is Role.CONSOLIDATION and breadth.low > TOLERANCE:
-        return Judgement(Fate.PROVISIONAL, f"worth {worth}, but it brought breadth back: pass@K {breadth}")
+        return Judgement(Fate.PROVISIONAL, f"change in worth {worth}, but it brought breadth back: pass@K {breadth}")
     if intact and worth.estimate > -DOUBT:
-        return Judgement(Fate.PROVISIONAL, f"worth {worth}: about as good")
-    return Judgement(Fate.ROLLED_BACK, f"worth {worth}")
+        return Judgement(Fate.PROVISIONAL, f"change in worth {worth}: about as good")
+    return Judgement(Fate.ROLLED_BACK, f"change in worth {worth}")
 
 
 def worth_change(before: Evaluation, after: Evaluation, breadth: float = BREADTH, seed: int = 0) -> Interval:

@@ -71,7 +71,7 @@ def slice_table(summary: Summary) -> Table:
     return Table(columns, rows, "Means over problems with 95% intervals; unscorable samples are in no mean.")
 
 
-def change_blocks(comparisons: dict[str, Comparison]) -> list[Block]:
+def change_blocks(comparisons: dict[str, Comparison], title: str = "Difference, after minus before") -> list[Block]:
     """Paired differences and the support kept, gained and lost."""
     shown = comparisons if len(comparisons) > 2 else {"all": comparisons["all"]}
     rows = []
@@ -81,7 +81,7 @@ def change_blocks(comparisons: dict[str, Comparison]) -> list[Block]:
             (f"pass@{part.k}, {name}", part.pass_k.delta.estimate, part.pass_k.delta.low, part.pass_k.delta.high)
         )
     return [
-        Intervals("Difference, after minus before", rows),
+        Intervals(title, rows),
         StackedBars("Problems by support", SUPPORT, [(name, support_counts(part)) for name, part in shown.items()]),
     ]
 

@@ -20,6 +20,7 @@ from posttrain.report.evaluation import SUPPORT, change_blocks, curve, support_c
 from posttrain.report.gate import TEXT, TONE
 from posttrain.report.numbers import plain
 from posttrain.report.page import Block, Section, Table, Verdict
+from posttrain.report.rounds import round_blocks
 from posttrain.taxonomy import METHODS, Kind
 
 
@@ -62,10 +63,15 @@ class Run:
     decision: Record | None
     family: dict[str, Record]
     registrations: Sequence[Record] = ()
+    recommendations: Sequence[Artifact] = ()
 
     @classmethod
     def of(
-        cls, evaluations: Sequence[Artifact], decision: Artifact | None, registrations: Sequence[Record] = ()
+        cls,
+        evaluations: Sequence[Artifact],
+        decision: Artifact | None,
+        registrations: Sequence[Record] = (),
+        recommendations: Sequence[Artifact] = (),
     ) -> Run:
         """The run that these artifacts came from."""
         evaluated = [_evaluated(artifact) for artifact in evaluations]
@@ -75,7 +81,8 @@ class Run:
         made = [r for r in family.values() if r.kind is Kind.POLICY and r.parents]
         made.sort(key=lambda record: record.started)
         stages = [_stage_row(record, evaluated, family) for record in made]
-        return cls(evaluated, stages, decision.record if decision else None, family, registrations)
+        judged = decision.record if decision else None
+        return cls(evaluated, stages, judged, family, registrations, recommendations)
 
     @classmethod
     def in_directory(cls, directory: Path) -> Run:
@@ -92,7 +99,19 @@ class Run:
         evaluations.sort(key=lambda artifact: _policy(artifact.record).started)
         decisions = [artifact for artifact in found if artifact.record.kind is Kind.DECISION]
         registrations = [artifact.record for artifact in found if artifact.record.kind is Kind.REGISTRATION]
-        return cls.of(evaluations, decisions[-1] if decisions else None, registrations)
+        recommendations = [artifact for artifact in found if artifact.record.kind is Kind.RECOMMENDATION]
+        return cls.of(evaluations, decisions[-1] if decisions else None, registrations, recommendations)
+
+    @property
+    def result(self) -> str:
+        """Digest of the policy that was gated; empty before."""
+        return str(self.decision.facts["candidate"]) if self.decision else ""
+
+    @property
+    def last(self) -> Evaluated:
+        """The evaluation of the policy that was gated; of the last one before that, or where it was not among them."""
+        gated = [entry for entry in self.evaluations if entry.policy.digest == self.result]
+        return [*self.evaluations, *gated][-1]
 
     def facts(self) -> dict[str, str | int | float]:
         """What the report's own record says."""
@@ -218,11 +237,12 @@ def run_blocks(run: Run) -> list[Block]:
     curves = [block for stage in run.stages for block in _named_curves(stage.record)]
     return [
         _verdict(run),
+        *round_blocks(run.recommendations, run.result),
         Section(
             "Before and after", [Table(evaluation_columns(run), evaluation_rows(run), "95% intervals over problems.")]
         ),
         Section("pass@k", _pass_curves(run)),
-        Section("Support", _support_blocks(compared)),
+        Section("Support", _support_blocks(run, compared)),
         Section(
             "What each stage did",
             [Table(STAGE_COLUMNS, stage_rows(run), "Provenance and roles as computed."), *_roles(compared)],
@@ -233,7 +253,7 @@ def run_blocks(run: Run) -> list[Block]:
 
 
 def _verdict(run: Run) -> Verdict:
-    first, last = run.evaluations[0], run.evaluations[-1]
+    first, last = run.evaluations[0], run.last
     k = first.summary.k
     numbers = [
         (f"pass@{n}", f"{first.summary.pass_at[n]} → {last.summary.pass_at[n]}")
@@ -257,16 +277,18 @@ def _pass_curves(run: Run) -> list[Block]:
     return [chart(part) for part in _part_names(run)]
 
 
-def _support_blocks(stages: Sequence[StageRow]) -> list[Block]:
+def _support_blocks(run: Run, stages: Sequence[StageRow]) -> list[Block]:
     rows = [
         (f"{plain(stage.compared_with)} → {plain(stage.record.name)}", support_counts(stage.comparison))
         for stage in stages
         if stage.comparison
     ]
     blocks: list[Block] = [StackedBars("Problems by support, stage by stage", SUPPORT, rows)]
-    if stages and stages[-1].comparison:
-        last = stages[-1].comparison
-        blocks += change_blocks({"all": last, **last.slices})[:1]
+    first, last = run.evaluations[0], run.last
+    if last is not first:
+        whole = compare(first.measured, last.measured)
+        names = f"{plain(last.policy.name)} minus {plain(first.policy.name)}"
+        blocks += change_blocks({"all": whole, **whole.slices}, names)[:1]
     return blocks
 
 
