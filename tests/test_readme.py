@@ -36,6 +36,24 @@ gate: {min_gain: -1, max_slice_loss: 1, max_support_loss: 1}
 """
 
 
+QUICK_STEPS = """
+evaluate: {samples: 4, max_new_tokens: 6}
+rollout: {samples: 2, max_new_tokens: 6}
+verify: {min_reward: 0.0}
+sft: {max_steps: 2}
+gate: {min_gain: -1, max_slice_loss: 1, max_support_loss: 1}
+"""
+QUICK_LOOP = """
+evaluate: {samples: 4, max_new_tokens: 6}
+follow:
+  stage_settings:
+    evaluate: {samples: 4, max_new_tokens: 6}
+    rollout: {samples: 2, max_new_tokens: 6}
+    sft: {max_steps: 2}
+gate: {min_gain: -1, max_slice_loss: 1, max_support_loss: 1}
+"""
+
+
 def commands(heading: str) -> list[str]:
     """The indented commands of a section, continued lines joined, comments dropped."""
     section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
@@ -98,6 +116,22 @@ def test_your_own_model_and_data(own: Path) -> None:
     assert page.read_text(encoding="utf-8") == written
     assert written.count("<svg") > 8
     assert not re.search(r"""(?:src|href)=["']?http""", written)
+
+
+@pytest.mark.timeout(600)
+def test_what_holds_it_back_and_what_to_do_next(own: Path) -> None:
+    diagnose, run, improve = commands("What holds it back, and what to do next")
+    told = posttrain(diagnose, own, "--set", "evaluate.samples=16", "--set", "evaluate.max_new_tokens=6")
+    for expected in ("what holds it back", "D1 The answers are out of reach", "next: SFT on demonstrations"):
+        assert expected in told, told
+    (own / "quick_steps.yaml").write_text(QUICK_STEPS, encoding="utf-8")
+    inputs = improve.split("--base models/my-model")[1].split("--out")[0]
+    told = posttrain(run.replace("…", inputs), own, "--settings", "quick_steps.yaml")
+    assert "gate: pass" in told and "sft policy 1" in told, told
+    (own / "quick_loop.yaml").write_text(QUICK_LOOP, encoding="utf-8")
+    told = posttrain(improve.replace("--rounds 3", "--rounds 1"), own, "--settings", "quick_loop.yaml")
+    for expected in ("round", "D1 The answers are out of reach", "SFT on demonstrations", "gate: pass", "registered: "):
+        assert expected in told, told
 
 
 def test_on_your_cluster(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ HEADROOM = {
     "entropy": near(1.0),
 }
 SUPPORT = HEADROOM | {"pass_1": near(0.0), "pass_k": near(0.0), "headroom": near(0.0), "always_fail": near(1.0)}
+KNOWN = {"demo_surprising": near(0.05), "demo_loss": near(0.4)}
 FORGOTTEN = HEADROOM | {"anchor_change": near(-0.2)}
 MIXED = HEADROOM | {"pass_k": near(0.5), "always_fail": near(0.5), "demo_surprising": near(0.9)}
 
@@ -51,15 +52,16 @@ def test_every_rule_of_the_facts_is_there_once():
         (SUPPORT, ["teacher"], [], "D1", ("imitate", "distill")),
         (SUPPORT, [], [], "D1", ()),
         (MIXED, ["demos"], [], "D6", ("sft_replay", "rl")),
-        (MIXED | {"demo_surprising": near(0.05)}, ["demos"], [], "D3", ("rft", "rl")),
-        (SUPPORT | {"demo_surprising": near(0.05)}, ["demos"], [], "D1", ()),
+        (MIXED | KNOWN, ["demos"], [], "D3", ("rft", "rl")),
+        (SUPPORT | KNOWN, ["demos"], [], "D1", ()),
+        (SUPPORT | KNOWN | {"demo_loss": near(2.7)}, ["demos"], [], "D1", ("sft", "sft_replay")),
         (HEADROOM | {"training_indiscriminate": near(0.95)}, [], [], "D0", ()),
         (FORGOTTEN | {"anchor_attrition": near(0.4)}, ["original"], ["sft"], "D7", ("merge",)),
         (FORGOTTEN | {"anchor_attrition": near(0.0)}, ["original"], ["sft"], "D18", ("rft",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], [], "D8", ("restore",)),
         (HEADROOM | {"pass_k_change": near(-0.3)}, ["original"], ["rl"], "D3", ("rft", "rl")),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
-        (HEADROOM | {"gained": near(0.3), "demo_surprising": near(0)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
+        (HEADROOM | {"gained": near(0.3), **KNOWN}, ["demos"], ["sft"], "D15", ("sft_replay",)),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "sft_replay"], "D15", ("sft",)),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "rl"], "D3", ("rft", "rl")),
         (HEADROOM | {"gained": near(0.0), "pass_1_change": near(0.0)}, ["demos"], ["sft"], "D3", ("rft", "rl")),
