@@ -1,0 +1,92 @@
+"""A real Kubeflow Pipelines backend and a real bucket, named by the environment.
+
+POSTTRAIN_CLUSTER            the API server, as http://10.96.0.88:8888
+POSTTRAIN_CLUSTER_S3         an S3 endpoint that pods and this process reach; keys in AWS_ACCESS_KEY_ID and _SECRET_…
+POSTTRAIN_CLUSTER_IMAGE      an image that both control and train stages can run on
+POSTTRAIN_CLUSTER_NAMESPACE  where runs are, and the secret `posttrain-s3` with all five keys; default kubeflow
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BUCKET = "posttrain-tests"
+SCHEDULE = {"schedule_gpu_count": "0", "schedule_secret": "posttrain-s3"}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where to run and where data lies."""
+
+    host: str
+    s3: str
+    image: str
+
+    @classmethod
+    def named(cls) -> Backend | None:
+        """The backend of the environment, if there is one."""
+        found = [os.environ.get(f"POSTTRAIN_CLUSTER{name}", "") for name in ("", "_S3", "_IMAGE")]
+        return cls(*found) if all(found) else None
+
+    def upload(self, folder: Path, prefix: str) -> str:
+        """A folder's files under a fresh prefix of the bucket; its URI."""
+        client = self.client()
+        if BUCKET not in [entry["Name"] for entry in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=BUCKET)
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            client.upload_file(str(file), BUCKET, f"{prefix}/{file.relative_to(folder)}")
+        return f"s3://{BUCKET}/{prefix}"
+
+    def client(self) -> Any:
+        """The bucket's client."""
+        import boto3
+
+        return boto3.client("s3", endpoint_url=self.s3, region_name="us-east-1")
+
+    def run(
+        self, pipeline: Path, arguments: dict[str, Any], name: str, timeout: int = 3600
+    ) -> tuple[str, dict[str, str]]:
+        """Run a compiled pipeline to its end.
+
+        Returns:
+            The run's state, and every task's by its display name.
+        """
+        from kfp import Client
+
+        client = Client(host=self.host)
+        images = {"schedule_control_image": self.image, "schedule_train_image": self.image}
+        started = client.create_run_from_pipeline_package(
+            str(without_optional_secrets(pipeline)),
+            arguments={**SCHEDULE, **images, **arguments},
+            run_name=f"{name} {int(time.time())}",
+            enable_caching=False,
+        )
+        run = client.wait_for_run_completion(started.run_id, timeout=timeout)
+        tasks = {task.display_name: task.state for task in run.run_details.task_details or []}
+        return run.state, tasks
+
+
+def without_optional_secrets(pipeline: Path) -> Path:
+    """A backend before 2.15 refuses the field `optional` of a secret; the secret must then hold every key."""
+    documents = list(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
+
+    def strip(node: Any) -> None:
+        if isinstance(node, dict):
+            for secret in node.get("secretAsEnv", []):
+                secret.pop("optional", None)
+            for value in node.values():
+                strip(value)
+        elif isinstance(node, list):
+            for value in node:
+                strip(value)
+
+    strip(documents)
+    stripped = pipeline.with_suffix(".stripped.yaml")
+    stripped.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+    return stripped
