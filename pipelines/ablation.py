@@ -102,7 +102,6 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             problems=problems.outputs["data"],
             held_out=held_out.outputs["data"],
             teacher=teacher.outputs["policy"],
-            original=base.outputs["policy"],
             recipe=candidate.recipe,
             demos=values["demos"],
             preferences=values["preferences"],

@@ -22,7 +22,7 @@ from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 
 # Settings that a recipe gives on its own, outside a stage's dict.
-_OUTSIDE = {"name", "role"}
+_OUTSIDE = {"name", "role", "also"}
 
 
 def compile_recipe(recipe: Recipe, path: Path, scheduling: Scheduling | None = None) -> None:
@@ -68,7 +68,9 @@ def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
     stage = load_stage(spec.use)
     settings = parse_settings(stage.settings, spec.checkable(), f"stages.{name}.with")
     # No nulls: KFP's compiler refuses them in a default.
-    return settings.model_dump(mode="json", exclude=_OUTSIDE | spec.bound().keys(), exclude_none=True)
+    defaults = settings.model_dump(mode="json", exclude=_OUTSIDE | spec.bound().keys(), exclude_none=True)
+    also = _placed(spec)[1]
+    return {**defaults, "also": also} if also else defaults
 
 
 def _docstring(recipe: Recipe) -> str:
@@ -102,6 +104,24 @@ def _conditions(spec: StageSpec, tasks: dict[str, dsl.PipelineTask]) -> Any:
     return nullcontext()
 
 
+def _placed(spec: StageSpec) -> tuple[dict[str, str], dict[str, str]]:
+    """A component's artifact inputs, each parent once: (input → parent, and the setting `also` for the other roles)."""
+    stage = load_stage(spec.use)
+    inputs: dict[str, str] = {}
+    roles: dict[str, str] = {}
+    also: dict[str, str] = {}
+    for role, given in spec.parents.items():
+        names = as_list(given)
+        mine = [parent for parent in names if parent not in roles]
+        many = stage.parents[role].most > 1
+        inputs |= {f"{role}_{n}" if many else role: parent for n, parent in enumerate(mine, start=1)}
+        also |= {
+            f"{role}_{n}" if many else role: roles[parent] for n, parent in enumerate(names, start=1) if parent in roles
+        }
+        roles |= dict.fromkeys(mine, role)
+    return inputs, also
+
+
 def load_component(stage: str) -> Any:
     """A stage's KFP component."""
     return getattr(import_module(f"posttrain.components.{stage}.component"), stage)
@@ -111,15 +131,11 @@ def _arguments(
     name: str, spec: StageSpec, recipe: Recipe, tasks: dict[str, dsl.PipelineTask], values: dict[str, Any]
 ) -> dict[str, Any]:
     """A component's arguments: parents, the settings that are inputs, and the stage's dict."""
-    stage = load_stage(spec.use)
     arguments: dict[str, Any] = {"name": name, "settings": values[f"{name}_settings"]}
     if spec.role:
         arguments["role"] = spec.role.value
-    for role, given in spec.parents.items():
-        many = stage.parents[role].most > 1
-        for number, parent in enumerate(as_list(given), start=1):
-            output = load_stage(recipe.stages[parent].use).output
-            arguments[f"{role}_{number}" if many else role] = tasks[parent].outputs[output]
+    for place, parent in _placed(spec)[0].items():
+        arguments[place] = tasks[parent].outputs[load_stage(recipe.stages[parent].use).output]
     required = {
         key for key, spec_ in (load_component(spec.use).component_spec.inputs or {}).items() if not spec_.optional
     }

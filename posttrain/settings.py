@@ -22,6 +22,10 @@ class Settings(BaseModel):
     accept_provenance: Literal["", "off-policy", "on-policy", "mixed"] = Field(
         default="", description="a provenance you accept although the method promises another"
     )
+    # Kubeflow's metadata store refuses a task that gets one artifact in two inputs, so it is given once.
+    also: dict[str, str] = Field(
+        default_factory=dict, description="parents that a parent in another role is, too, as {teacher_1: init}"
+    )
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

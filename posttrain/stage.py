@@ -22,7 +22,7 @@ from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import digest_of
 from posttrain.artifacts.provenance import Trace
 from posttrain.artifacts.record import Environment, ParentRef, Record
-from posttrain.errors import ContractError, nearest
+from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.taxonomy import METHODS, Kind
@@ -43,12 +43,16 @@ _RECORDED_LIBRARIES = (
 
 @dataclass(frozen=True)
 class ParentSpec:
-    """A parent that a stage takes: its kind, how many at most, and whether it can do without."""
+    """A parent that a stage takes: its kind, how many at most, and whether it can do without.
+
+    A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
+    """
 
     kind: Kind
     most: int = 1
     required: bool = True
     help: str = ""
+    shared: bool = False
 
 
 class Parents:
@@ -152,7 +156,7 @@ def execute(
     started, clock = datetime.now(UTC), time.monotonic()
     chosen = parse_settings(stage.settings, settings, stage.name)
     stage.check_settings(chosen)
-    opened = open_parents(stage, parents)
+    opened = open_parents(stage, _shared(stage, parents, chosen.also))
     absent, opened = opened.absence(stage), opened.present()
     if not absent:
         enough_room(out, stage.size(opened))
@@ -172,6 +176,26 @@ def execute(
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
     progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
     return record
+
+
+def _shared(
+    stage: Stage[Any], parents: Mapping[str, Sequence[Path]], also: Mapping[str, str]
+) -> dict[str, Sequence[Path]]:
+    """The parents with those that were given in another role: `{teacher_2: init}` makes the init the second teacher.
+
+    Raises:
+        ConfigError: a role is unknown, or nothing was given in the other role.
+    """
+    shared = {role: list(paths) for role, paths in parents.items()}
+    for place, other in sorted(also.items()):
+        role, _, number = place.rpartition("_") if place.rpartition("_")[2].isdigit() else (place, "", "1")
+        for name in (role, other):
+            if name not in stage.parents:
+                raise ConfigError(f"{stage.name}: also.{place}={other}: no parent is called {name!r}")
+        if not parents.get(other):
+            raise ConfigError(f"{stage.name}: also.{place}={other}: no parent {other!r} was given")
+        shared.setdefault(role, []).insert(int(number) - 1, parents[other][0])
+    return dict(shared)
 
 
 def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Parents:
@@ -214,7 +238,7 @@ def _record(
             ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
             for role, parent in parents.items()
         ],
-        parameters=settings.model_dump(mode="json", exclude={"name", "role"}),
+        parameters=settings.model_dump(mode="json", exclude={"name", "role", "also"}),
         facts=work.facts,
         metrics=work.metrics,
         counts=work.counts,

@@ -7,10 +7,10 @@ from posttrain.components.images import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def distill(
     init: dsl.Input[dsl.Model],
-    teacher_1: dsl.Input[dsl.Model],
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    teacher_1: dsl.Input[dsl.Model] = None,
     problems: dsl.Input[dsl.Dataset] = None,
     data: dsl.Input[dsl.Dataset] = None,
     teacher_2: dsl.Input[dsl.Model] = None,

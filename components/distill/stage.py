@@ -61,7 +61,7 @@ class DistillSettings(TrainSettings):
 
 PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the student"),
-    "teacher": ParentSpec(Kind.POLICY, most=8, help="the policy to learn from, or several"),
+    "teacher": ParentSpec(Kind.POLICY, most=8, shared=True, help="the policy to learn from, or several"),
     "problems": ParentSpec(Kind.PROBLEMS, required=False, help="prompts for the student's rollouts (on-policy)"),
     "data": ParentSpec(Kind.TRAJECTORIES, required=False, help="the teachers' trajectories (sequence-level)"),
 }

@@ -31,7 +31,7 @@ def follow(
         problems: Training problems.
         held_out: Problems that nothing may be trained on.
         teacher: A stronger policy.
-        original: An earlier policy to keep or bring back.
+        original: An earlier policy to bring back; by default the base.
         recommendation: What to do next.
         demos: The recipe's input demos, as a URI.
         preferences: The recipe's input preferences, as a URI.

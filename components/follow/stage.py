@@ -49,7 +49,7 @@ PARENTS = {
     "problems": ParentSpec(Kind.PROBLEMS, required=False, help="training problems"),
     "held_out": ParentSpec(Kind.PROBLEMS, required=False, help="problems that nothing may be trained on"),
     "teacher": ParentSpec(Kind.POLICY, required=False, help="a stronger policy"),
-    "original": ParentSpec(Kind.POLICY, required=False, help="an earlier policy to keep or bring back"),
+    "original": ParentSpec(Kind.POLICY, required=False, help="an earlier policy to bring back; by default the base"),
     "recommendation": ParentSpec(Kind.RECOMMENDATION, required=False, help="what to do next"),
 }
 
@@ -103,7 +103,7 @@ def _wanted(recommendation: Artifact, on_undecided: str) -> bool:
 
 def given(recipe: Recipe, parents: Parents) -> dict[str, Path]:
     """The recipe's stages that a parent stands in for: those that would bring in the input of its name."""
-    held = {role: artifact.path for role, artifact in parents.items()}
+    held = {"original": parents.one("base").path} | {role: artifact.path for role, artifact in parents.items()}
     return {
         name: held[key]
         for name, spec in recipe.stages.items()

@@ -328,49 +328,6 @@ def test_a_gate_refuses_other_problems(home, tmp_path, out, duel):
     refused("gate", duel | {"candidate": [other]}, {}, out, ContractError, "of different problems", "on the same")
 
 
-# Every stage that pairs evaluations, and the parents in which an odd one can be.
-PAIRING = [
-    ("gate", "champion", ["candidate"]),
-    ("contrast", "base", ["candidates"]),
-    ("keep", "evaluations", ["evaluations", "anchors_first"]),
-    ("diagnose", "evaluation", ["before", "teacher", "scaffold", "anchors"]),
-]
-
-
-@pytest.mark.parametrize(("stage", "role", "odd"), [(s, r, o) for s, r, odd in PAIRING for o in odd])
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"problems": True}, "of different problems"),
-        ({"samples": 5}, "differ in samples"),
-        ({"temperature": 0.7}, "differ in temperature"),
-        ({"verifiers": "exact@0.0.1"}, "different verifiers"),
-    ],
-)
-def test_only_what_was_measured_alike_is_paired(home, tmp_path, out, stage, role, odd, change, says):
-    settings = {key: value for key, value in change.items() if key not in ("problems", "verifiers")}
-    problems = home / "problems"
-    if "problems" in change:
-        problems = prepared(tmp_path / "others", [problem(n) for n in range(50, 58)])
-    mine = evaluated(tmp_path / "mine", home / "policy", home / "problems", [1] * 40)
-    other = evaluated(tmp_path / "other", home / "sibling", problems, [1] * 40, **settings)
-    if "verifiers" in change:
-        file = other / "posttrain.json"
-        record = json.loads(file.read_text())
-        record["facts"]["verifiers"] = change["verifiers"]
-        file.write_text(json.dumps(record))
-    parents = {role: [mine]}
-    if stage == "keep":
-        parents |= {"best": [home / "policy"], "candidate": [home / "sibling"]}
-        if odd == "anchors_first":
-            alike = evaluated(tmp_path / "alike", home / "sibling", home / "problems", [1] * 40)
-            parents |= {"evaluations": [mine, alike], "anchors": [mine]}
-    if (stage, odd) == ("diagnose", "anchors"):
-        parents["anchors"] = [mine]
-    parents[odd] = [*parents.get(odd, []), other]
-    refused(stage, parents, {}, out, ContractError, says)
-
-
 def decision(duel, out, **settings):
     record = execute(load_stage("gate"), duel, settings, out)
     return record.facts["verdict"]

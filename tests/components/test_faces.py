@@ -113,7 +113,7 @@ def test_input_artifacts_are_the_parents(face):
         listed = spec.most > 1 and role not in COLLECTED.get(stage.name, ())
         many = [f"{role}_{number}" for number in range(1, spec.most + 1)] if listed else [role]
         for number, name in enumerate(many):
-            expected[name] = (TITLES[spec.kind], spec.required and number == 0)
+            expected[name] = (TITLES[spec.kind], spec.required and number == 0 and not spec.shared)
     given = component["inputDefinitions"].get("artifacts", {})
     found = {
         name: (entry["artifactType"]["schemaTitle"], not entry.get("isOptional", False))

@@ -14,7 +14,9 @@ from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, read_scheduling
 
 from posttrain import __version__
 from posttrain.errors import ConfigError
-from posttrain.recipes.load import load_recipe, parse_recipe
+from posttrain.recipes.load import load_recipe, named_recipes, parse_recipe
+from posttrain.recipes.loops import improve_recipe
+from posttrain.recipes.schema import as_list
 
 pytestmark = pytest.mark.xdist_group("kfp")
 
@@ -98,7 +100,8 @@ def test_the_default_of_a_stages_settings_is_complete_and_valid(compiled):
     for name, spec in compiled.recipe.stages.items():
         default = compiled.inputs()[f"{name}_settings"]["defaultValue"]
         fields = compiled.stage(name).settings.model_fields
-        assert default.keys() == fields.keys() - {"name", "role"} - spec.bound().keys()
+        shared = {"also"} if len(spec.parent_names()) > len(set(spec.parent_names())) else set()
+        assert default.keys() == (fields.keys() - {"name", "role", "also"} - spec.bound().keys()) | shared
         own = {key: value for key, value in spec.settings.items() if key not in spec.bound()}
         assert {key: default[key] for key in own} == own
         checked = compiled.stage(name).settings(**(default | spec.bound()))
@@ -118,12 +121,17 @@ def test_parents_are_wired_as_the_recipe_says(compiled):
     for name, spec in compiled.recipe.stages.items():
         task, _ = compiled.tasks[name]
         artifacts = dict(task["inputs"].get("artifacts", {}))
+        also = compiled.inputs()[f"{name}_settings"]["defaultValue"].get("also", {})
         for role, given in spec.parents.items():
-            many = compiled.stage(name).parents[role].most > 1
+            many, left = compiled.stage(name).parents[role].most > 1, 0
             for number, parent in enumerate([given] if isinstance(given, str) else given, start=1):
-                source = artifacts.pop(f"{role}_{number}" if many else role)
+                if other := also.pop(f"{role}_{number}" if many else role, None):
+                    assert parent in as_list(spec.parents[other])
+                    continue
+                left += 1
+                source = artifacts.pop(f"{role}_{left}" if many else role)
                 assert producer(compiled, source) == (parent, compiled.stage(parent).output)
-        assert artifacts == {}
+        assert (artifacts, also) == ({}, {})
 
 
 def producer(compiled, source):
@@ -290,3 +298,20 @@ def test_the_pipeline_is_the_golden_one(compiled):
     made, wanted = structure(compiled), golden.read_text(encoding="utf-8")
     changed = difflib.unified_diff(wanted.splitlines(), made.splitlines(), "golden", "compiled", n=2, lineterm="")
     assert yaml.safe_load(made) == yaml.safe_load(wanted), "\n".join(["make goldens", *list(changed)[:60]])
+
+
+@pytest.mark.parametrize("name", [*named_recipes(), "improve"])
+def test_no_task_is_given_one_artifact_twice(name: str, tmp_path: Path) -> None:
+    """Kubeflow's metadata store refuses it, and the driver fails; the setting `also` says the other role."""
+    stages = load_stages()
+    recipe = improve_recipe(3) if name == "improve" else load_recipe(name, stages)
+    compile_recipe(recipe, tmp_path / "pipeline.yaml")
+    spec = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text(encoding="utf-8")))
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    for task in [task for dag in dags for task in dag["tasks"].values()]:
+        given = [str(value) for value in task.get("inputs", {}).get("artifacts", {}).values()]
+        assert len(given) == len(set(given)), task["taskInfo"]["name"]
+    defaults = spec["root"]["inputDefinitions"]["parameters"]
+    for stage, entry in recipe.stages.items():
+        twice = len(entry.parent_names()) > len(set(entry.parent_names()))
+        assert bool(defaults[f"{stage}_settings"]["defaultValue"].get("also")) is twice
