@@ -81,13 +81,20 @@ def rule_tables() -> str:
     """The rules and their thresholds as Markdown."""
     table = rule_table()
     rules = [
-        f"| {r.id}{' (note)' if r.note else ''} | {r.title} | {_conditions(r.when, table)} | {r.diagnosis} | "
+        f"| {r.id}{_season(r)} | {r.title} | {_conditions(r.when, table)} | {r.diagnosis} | "
         f"{_remedies(r)} {r.remedy} | {', '.join(r.because)} |"
         for r in table.rules
     ]
     bounds = [f"| `{name}` | {t.value:g} | {t.what} |" for name, t in table.thresholds.items()]
     head = "rule | what it means | holds when | diagnosis | next | rests on"
     return "\n\n".join([_table(head, rules), _table("threshold | value | what", bounds)])
+
+
+def _season(rule: Rule) -> str:
+    after = f"after {' or '.join(f'`{name}`' for name in rule.after)}" if rule.after else ""
+    marks = ["note" if rule.note else "", "first round" if rule.opening else "", after]
+    told = ", ".join(mark for mark in marks if mark)
+    return f" ({told})" if told else ""
 
 
 def _conditions(when: list[Condition], table: RuleTable) -> str:

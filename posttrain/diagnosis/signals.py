@@ -24,7 +24,6 @@ from posttrain.diagnosis.teachers import teacher_novelty
 GROUP = 8  # the group size of the signal `informative`: the default of the stage rl
 GROUPS = (4, 8, 16, 32, 64)
 RESAMPLED = 4096  # problems for which a majority of k is drawn
-FEWEST_POINTS = 8  # of a loss curve, to see whether it still falls
 # A verifier that calls right every one of so many different answers is judging their form.
 FEWEST_DISTINCT = 4
 
@@ -142,21 +141,15 @@ def scaffold_signals(evaluation: Evaluation, scaffold: Evaluation, seed: int = 0
 
 
 def history_signals(policy: Record | None) -> dict[str, Interval]:
-    """What the policy's own training says: how far its reward rose, how far its loss was still falling at the end.
+    """What the policy's own training says: how far its reward rose.
 
-    Exact numbers of one run, so points; a stage that did not log the curve gives none.
+    An exact number of one run, so a point; a stage that did not log the curve gives none.
     """
-    curves = policy.curves if policy else {}
-    found = {}
-    if reward := [value for _, value in curves.get("reward", [])]:
-        quarter = max(1, len(reward) // 4)
-        found["reward_gain"] = _point(float(np.mean(reward[-quarter:]) - np.mean(reward[:quarter])))
-    elif len(loss := [value for _, value in curves.get("loss", [])]) >= FEWEST_POINTS:
-        late = loss[-len(loss) // 2 :]
-        quarter = max(1, len(late) // 2)
-        first, last = float(np.mean(late[:quarter])), float(np.mean(late[-quarter:]))
-        found["loss_fall"] = _point(1 - last / first if first > 0 else 0.0)
-    return found
+    reward = [value for _, value in policy.curves.get("reward", [])] if policy else []
+    if not reward:
+        return {}
+    quarter = max(1, len(reward) // 4)
+    return {"reward_gain": _point(float(np.mean(reward[-quarter:]) - np.mean(reward[:quarter])))}
 
 
 def _point(value: float) -> Interval:
