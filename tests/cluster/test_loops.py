@@ -69,7 +69,7 @@ def test_ablation_compares_recipes_that_are_named_when_it_starts(world: str, tmp
     assert BACKEND is not None
     compile_ablation(tmp_path / "ablation.yaml", SMALL)
     candidates = [
-        {"name": name, "recipe": recipe_yaml(compose(name, name, [StepUse(step=name)]))}
+        {"name": name, "recipe": recipe_yaml(compose("candidate", name, [StepUse(step=name)]))}
         for name in ("sft_replay", "rft")
     ]
     arguments = {
