@@ -26,7 +26,7 @@ def diagnosis_blocks(diagnosis: Diagnosis, summary: Summary, comparison: Compari
             f"{found.rule}: {found.title}. {diagnosis.problems} problems, {diagnosis.samples} samples each.",
             [(name, str(Interval(*diagnosis.signals[ALL][name]))) for name in ("pass_1", "pass_k")],
         ),
-        Section("What holds it back", [_findings(diagnosis), StackedBars("Problems", _SOLVED, _solved(diagnosis))]),
+        Section("What holds it back", [_findings(diagnosis), StackedBars("Problems", _SOLVED, _solved(diagnosis, summary))]),
         Section(
             "Reach and gradient",
             [
@@ -47,12 +47,15 @@ def _findings(diagnosis: Diagnosis) -> Table:
     return Table(["slice", "what holds it back", "rule", "evidence"], rows)
 
 
-def _solved(diagnosis: Diagnosis) -> list[tuple[str, list[float | None]]]:
-    def share(part: str, name: str) -> float | None:
-        return diagnosis.signals[part][name][0] if name in diagnosis.signals[part] else None
+def _solved(diagnosis: Diagnosis, summary: Summary) -> list[tuple[str, list[float | None]]]:
+    """How many problems are always, sometimes and never solved."""
+
+    def count(part: str, name: str) -> float | None:
+        problems = summary.problems if part == ALL else summary.slices[part].problems
+        return round(diagnosis.signals[part][name][0] * problems) if name in diagnosis.signals[part] else None
 
     return [
-        (part, [share(part, name) for name in ("always_pass", "sometimes", "always_fail")])
+        (part, [count(part, name) for name in ("always_pass", "sometimes", "always_fail")])
         for part in diagnosis.signals
     ]
 
