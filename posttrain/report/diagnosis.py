@@ -26,7 +26,10 @@ def diagnosis_blocks(diagnosis: Diagnosis, summary: Summary, comparison: Compari
             f"{found.rule}: {found.title}. {diagnosis.problems} problems, {diagnosis.samples} samples each.",
             [(name, str(Interval(*diagnosis.signals[ALL][name]))) for name in ("pass_1", "pass_k")],
         ),
-        Section("What holds it back", [_findings(diagnosis), StackedBars("Problems", _SOLVED, _solved(diagnosis, summary))]),
+        Section(
+            "What holds it back",
+            [_findings(diagnosis), StackedBars("Problems", _SOLVED, _solved(diagnosis, summary))],
+        ),
         Section(
             "Reach and gradient",
             [
