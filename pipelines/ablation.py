@@ -92,7 +92,8 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
         name="base_evaluation",
         settings=values["evaluation_settings"],
     )
-    with dsl.ParallelFor(values["candidates"], name="candidates") as candidate:
+    # A loop with a name of its own runs, but the backend (2.14) does not find it again to collect from.
+    with dsl.ParallelFor(values["candidates"]) as candidate:
         inside = in_loop(scheduling, values)
         trained = task(
             "follow",
