@@ -161,7 +161,14 @@ Seconds of one core for the steps that were taken, those rolled back included; t
 oracle cost.
 
 {_table(columns, rows)}
+
+All trees together took {_hours(groups):.1f} hours of one core, measuring included (two at a time, beside other work).
 """
+
+
+def _hours(groups: dict[str, list[Tree]]) -> float:
+    rows = [row for trees in groups.values() for tree in trees for row in tree.rows.values()]
+    return float(sum(row.get("step_seconds", 0.0) + row.get("measure_seconds", 0.0) for row in rows)) / 3600
 
 
 def _world_section(groups: dict[str, list[Tree]], loops: dict[int, Loop]) -> str:

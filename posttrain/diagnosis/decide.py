@@ -114,7 +114,10 @@ def _in_season(rule: Rule, taken: Sequence[str]) -> bool:
 def _branch(
     entry: Applied, inputs: Sequence[str], excluded: set[str], taken: Sequence[str], refused: Sequence[str]
 ) -> Branch | None:
-    """Where a rule leads; None if all that it leads to was tried."""
+    """Where a rule leads; None if all that it leads to was tried.
+
+    A rule that speaks only after some steps is an offer to go on: where its inputs are not at hand, others decide.
+    """
     lacking, spent = [], False
     for remedy in entry.rule.then:
         if excluded & set(remedy):
@@ -127,7 +130,9 @@ def _branch(
         if not left or not _tried(left[0], taken, refused):
             return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, left, ())
         spent = True
-    return None if spent else Branch(entry.rule, entry.answer, entry.tested, entry.leaning, (), tuple(lacking))
+    if spent or (lacking and entry.rule.after):
+        return None
+    return Branch(entry.rule, entry.answer, entry.tested, entry.leaning, (), tuple(lacking))
 
 
 def _tried(name: str, taken: Sequence[str], refused: Sequence[str]) -> bool:

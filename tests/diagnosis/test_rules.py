@@ -39,7 +39,7 @@ MIXED = HEADROOM | {"pass_k": near(0.5), "always_fail": near(0.5), "demo_surpris
 def test_every_rule_of_the_facts_is_there_once():
     ids = [rule.id for rule in TABLE.rules]
     assert len(ids) == len(set(ids))
-    assert {f"D{n}" for n in range(19)} == set(ids)
+    assert {f"D{n}" for n in range(20)} == set(ids)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_every_rule_of_the_facts_is_there_once():
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft"], "D15", ("sft_replay",)),
         (HEADROOM | {"gained": near(0.3), **KNOWN}, ["demos"], ["sft"], "D15", ("sft_replay",)),
         (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "sft_replay"], "D15", ("sft",)),
-        (HEADROOM | {"gained": near(0.3)}, ["demos"], ["sft", "rl"], "D3", ("rft", "rl")),
+        (HEADROOM | {"pass_k": near(0.7)}, [], ["sft", "rl"], "D3", ("rft", "rl")),
+        (HEADROOM | {"pass_k": near(0.7)}, ["demos"], ["sft", "rl"], "D19", ("sft_replay",)),
+        (HEADROOM | {"pass_k": near(0.7)} | KNOWN, ["demos"], ["rft"], "D19", ("sft_replay",)),
         (HEADROOM | {"gained": near(0.0), "pass_1_change": near(0.0)}, ["demos"], ["sft"], "D3", ("rft", "rl")),
         (HEADROOM | {"pass_1": near(0.97), "pass_k": near(0.99), "headroom": near(0.02)}, [], [], "D16", ()),
         (HEADROOM | {"teacher_gap": near(0.4), "teacher_novelty": near(0.5)}, ["teacher"], [], "D10",
