@@ -8,7 +8,7 @@ from pathlib import Path
 # Thresholds of the rules may be tuned on these only; the others are reported apart.
 TUNED = ("support_short", "headroom", "over_sharpened", "strong_teacher")
 UNSEEN = ("mixed", "forgetting_prone", "weak_teacher", "noisy_verifier")
-# Made when the rules were: nothing was changed after these were first looked at.
+# Made when rules and loop were frozen, to judge them by; docs/evidence.md says what was changed afterwards.
 FRESH = ("mixed_small", "forgetting_large", "weak_teacher_mixed", "noisy_verifier_mixed")
 WORLDS = (*TUNED, *UNSEEN, *FRESH)
 
