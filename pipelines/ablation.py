@@ -22,7 +22,7 @@ _TEXT: dict[str, tuple[Any, str]] = {
     "preferences": ("", "Preferences; empty if no candidate needs them."),
     "teacher": ("", "A stronger policy; empty if no candidate needs one."),
 }
-_CANDIDATES = "The candidates: [{name, recipe}], a recipe being YAML text or a named one whose inputs are those above."
+_CANDIDATES = "The candidates: [{label, recipe}], a recipe being YAML text or a named one whose inputs are those above."
 _STAGE_SETTINGS = "Other settings of the recipes' stages, by stage or room."
 _EVALUATION = {"samples": 64, "max_new_tokens": 512, "temperature": 1.0}
 
@@ -115,7 +115,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             policy=trained.outputs["policy"],
             problems=held_out.outputs["data"],
             before_1=measured.outputs["evaluation"],
-            name=candidate.name,
+            name=candidate.label,  # not .name: that is the name of KFP's own loop variable
             settings=values["evaluation_settings"],
         )
     task(

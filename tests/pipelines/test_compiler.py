@@ -9,6 +9,7 @@ import pytest
 import yaml
 from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.components.images import CONTROL, TRAIN
+from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, read_scheduling
 
@@ -315,3 +316,17 @@ def test_no_task_is_given_one_artifact_twice(name: str, tmp_path: Path) -> None:
     for stage, entry in recipe.stages.items():
         twice = len(entry.parent_names()) > len(set(entry.parent_names()))
         assert bool(defaults[f"{stage}_settings"]["defaultValue"].get("also")) is twice
+
+
+def test_a_candidate_is_called_by_its_label(tmp_path: Path) -> None:
+    """`.name` of a loop's item is KFP's own variable, and every candidate would be called alike."""
+    compile_ablation(tmp_path / "ablation.yaml")
+    spec = next(yaml.safe_load_all((tmp_path / "ablation.yaml").read_text(encoding="utf-8")))
+    (loop,) = [c["dag"] for name, c in spec["components"].items() if name.startswith("comp-for-loop")]
+    named = [
+        task["inputs"]["parameters"]["name"]
+        for task in loop["tasks"].values()
+        if "evaluate" in task["componentRef"]["name"]
+    ]
+    assert [entry["componentInputParameter"] for entry in named] == ["pipelinechannel--candidates-loop-item"]
+    assert [entry["parameterExpressionSelector"] for entry in named] == ['parseJson(string_value)["label"]']
