@@ -43,22 +43,18 @@ PARENTS = {
 
 def check(settings: KeepSettings, parents: Parents) -> None:
     """Both policies must have been measured, and alike."""
-    comparable(*(Conditions.recorded(found.record) for found in _evaluations(parents)))
+    comparable(*(Conditions.recorded(_evaluation(role, parents).record) for role in ("best", "candidate")))
     first, anchors = parents.maybe("anchors_first"), parents.maybe("anchors")
     if first and anchors:
         comparable(Conditions.recorded(first.record), Conditions.recorded(anchors.record))
 
 
-def _evaluations(parents: Parents) -> tuple[Artifact, Artifact]:
-    found = {
-        role: evaluation_of(parents.one(role).digest, parents.all("evaluations")) for role in ("best", "candidate")
-    }
-    for role, evaluation in found.items():
-        if evaluation is None:
-            raise ContractError(
-                f"keep: no evaluation is of the {role} policy ({parents.one(role).digest[:12]}); evaluate it first"
-            )
-    return found["best"], found["candidate"]  # type: ignore[return-value]
+def _evaluation(role: str, parents: Parents) -> Artifact:
+    digest = parents.one(role).digest
+    found = evaluation_of(digest, parents.all("evaluations"))
+    if found is None:
+        raise ContractError(f"keep: no evaluation is of the {role} policy ({digest[:12]}); evaluate it first")
+    return found
 
 
 def run(settings: KeepSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -69,7 +65,7 @@ def run(settings: KeepSettings, parents: Parents, out: Path, progress: Progress)
     if candidate.digest == best.digest:
         shutil.copytree(best.path, out, dirs_exist_ok=True)
         return Work(made=best.record, blocks=keep_blocks(candidate.record.name, None, None))
-    before, after = (read_evaluation(found.path) for found in _evaluations(parents))
+    before, after = (read_evaluation(_evaluation(role, parents).path) for role in ("best", "candidate"))
     first, anchors = parents.maybe("anchors_first"), parents.maybe("anchors")
     judged = judge(
         before,
