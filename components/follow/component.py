@@ -21,6 +21,7 @@ def follow(
     inputs: dict = {},
     stage_settings: dict = {},
     on_undecided: str = "stop",
+    on_failure: str = "fail",
     settings: dict = {},
     name: str = "",
 ):
@@ -39,6 +40,7 @@ def follow(
         inputs: Its other inputs that are no parents, as URIs.
         stage_settings: Other settings of its stages, by stage or room; win over the recipe's.
         on_undecided: Where the recommendation is undecided: stop, or lean (take the likelier branch).
+        on_failure: Where a step cannot be taken: fail, or hand_on (the policy as it is, and say why).
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
 

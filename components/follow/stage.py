@@ -18,7 +18,7 @@ from pydantic import Field
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import size_of
 from posttrain.diagnosis.recommend import NEXT_FILE, read_recommendation
-from posttrain.errors import ConfigError, ContractError
+from posttrain.errors import USER_ERROR, ConfigError, ContractError, PosttrainError
 from posttrain.progress import Progress
 from posttrain.recipes.execute import last_policy, needed_for, result_of, run_stages
 from posttrain.recipes.load import check_recipe, load_recipe, parse_recipe
@@ -40,6 +40,9 @@ class FollowSettings(Settings):
     )
     on_undecided: Literal["stop", "lean"] = Field(
         default="stop", description="where the recommendation is undecided: stop, or take the likelier branch"
+    )
+    on_failure: Literal["fail", "hand_on"] = Field(
+        default="fail", description="where a step cannot be taken: fail, or hand the policy on as it is and say why"
     )
 
 
@@ -118,23 +121,36 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
 
     base, recipe = parents.one("base"), recipe_to_run(settings, parents)
     if recipe is None:
-        shutil.copytree(base.path, out, dirs_exist_ok=True)
-        return Work(made=base.record, blocks=followed_blocks(None, []))
+        return _handed_on(base, out)
     stages = load_stages()
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        paths = run_stages(
-            recipe,
-            stages,
-            inputs_of(settings),
-            Path(scratch),
-            only=result_of(recipe, stages),
-            given=given(recipe, parents),
-            on_stage=lambda name, done, total: progress.update(done, total, name),
-        )
+        try:
+            paths = run_stages(
+                recipe,
+                stages,
+                inputs_of(settings),
+                Path(scratch),
+                only=result_of(recipe, stages),
+                given=given(recipe, parents),
+                on_stage=lambda name, done, total: progress.update(done, total, name),
+            )
+        except PosttrainError as error:
+            # A fault that a retry may mend is left to the retry.
+            if settings.on_failure == "fail" or error.exit_code != USER_ERROR:
+                raise
+            progress.say(f"{recipe.title} cannot be taken: {error}")
+            return _handed_on(base, out, f"{recipe.title} cannot be taken: {error}")
         made = last_policy(paths, recipe, stages)
         shutil.copytree(made.path, out, dirs_exist_ok=True)
         ran = [record for record in made.record.family().values() if record.name in recipe.stages]
     return Work(made=made.record, blocks=followed_blocks(recipe, ran))
+
+
+def _handed_on(base: Artifact, out: Path, why: str = "") -> Work:
+    from posttrain.report.follow import handed_on_blocks
+
+    shutil.copytree(base.path, out, dirs_exist_ok=True)
+    return Work(made=base.record, blocks=handed_on_blocks(why))
 
 
 STAGE = Stage(

@@ -11,10 +11,14 @@ from posttrain.report.page import Block, Section, Table, Text, Verdict
 from posttrain.taxonomy import METHODS
 
 
-def followed_blocks(recipe: Recipe | None, ran: Sequence[Record]) -> list[Block]:
-    """What ran, in order; or that there was nothing to do."""
-    if recipe is None:
-        return [Verdict("Nothing to do", "neutral", "The policy is handed on as it is.")]
+def handed_on_blocks(why: str) -> list[Block]:
+    """That nothing was done, or could be."""
+    told = f"The policy is handed on as it is. {why}".rstrip()
+    return [Verdict("The step could not be taken" if why else "Nothing to do", "bad" if why else "neutral", told)]
+
+
+def followed_blocks(recipe: Recipe, ran: Sequence[Record]) -> list[Block]:
+    """What ran, in order."""
     ordered = sorted(ran, key=lambda record: record.started)
     rows = [
         (

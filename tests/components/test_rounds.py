@@ -290,6 +290,31 @@ def test_what_follow_refuses(home, tmp_path, settings, error, mentions):
     refused("follow", {"base": [home / "policy"]}, settings, tmp_path / "out", error, *mentions)
 
 
+UNTAKEABLE = """
+name: untakeable
+title: Rejection sampling
+inputs: {base: {help: The policy.}, demos: {help: Demonstrations.}}
+stages:
+  start: {use: base, with: {uri: "${base}"}}
+  rows: {use: prepare, with: {uri: "${demos}", kind: trajectories}}
+  right: {use: verify, parents: {trajectories: rows}, with: {min_reward: 1.0}}
+  tuned: {use: sft, parents: {init: start, data: right}}
+"""
+
+
+def test_a_step_that_cannot_be_taken_fails_or_hands_the_policy_on(home, tmp_path):
+    rows = [demo(n, verifier="exact", reference="never") for n in range(8)]
+    file = tmp_path / "wrong.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"recipe": UNTAKEABLE, "demos": str(file)}
+    refused("follow", {"base": [home / "policy"]}, settings, tmp_path / "x" / "out", DataError, "none of 8")
+    settings["on_failure"] = "hand_on"
+    stage, page = load_stage("follow"), tmp_path / "page.html"
+    record = execute(stage, {"base": [home / "policy"]}, settings, tmp_path / "out", page)
+    assert record.id == read_record(home / "policy").id
+    assert "Rejection sampling cannot be taken" in page.read_text() and "none of 8" in page.read_text()
+
+
 def test_recall_brings_an_artifact_back_as_it_was_made(home, tmp_path):
     run("recall", {}, tmp_path / "out", uri=str(home / "evaluation"), kind="evaluation")
     assert read_record(tmp_path / "out").id == read_record(home / "evaluation").id
