@@ -37,6 +37,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/generate.py --check
+	PYTHONPATH=. $(BIN)/python study/report.py --check
 
 types: $(INSTALLED)
 	$(BIN)/mypy posttrain components pipelines

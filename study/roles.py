@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from posttrain.artifacts.evaluation import Evaluation, Measured
 from posttrain.diagnosis.compare import compare
@@ -30,11 +31,18 @@ class RoleCase:
     verdict: str
 
 
-def cases(tree: Tree, paths: Sequence[tuple[str, ...]]) -> Iterator[RoleCase]:
-    """The last step of each sequence."""
-    for path in paths:
+def cases(tree: Tree, paths: Sequence[tuple[str, ...]], rules: Sequence[str] = ()) -> Iterator[RoleCase]:
+    """The last step of each sequence.
+
+    Args:
+        rules: the rule that each was recommended by, if they were.
+    """
+    table = rule_table()
+    by_id = {rule.id: rule for rule in table.rules}
+    for path, rule in zip_longest(paths, rules, fillvalue=""):
         parent, name = path[:-1], path[-1]
-        intended = role_of(name, Diagnosis.model_validate(tree.rows[parent]["diagnosis"]), rule_table())
+        diagnosis = Diagnosis.model_validate(tree.rows[parent]["diagnosis"])
+        intended = role_of(name, diagnosis, by_id.get(str(rule)), table)
         before = _original(tree) if name in _RESTORING else _exam(tree, parent)
         found = measured_role(compare(before, _exam(tree, path)), intended)
         yield RoleCase(f"{tree.world}-{tree.seed}", path, intended, found.roles, found.as_intended, found.verdict)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from posttrain.diagnosis.diagnosis import ALL, Diagnosis
 from posttrain.diagnosis.intervals import Interval, short
-from posttrain.diagnosis.rules import RuleTable
+from posttrain.diagnosis.rules import Rule, RuleTable
 from posttrain.recipes.compose import StepUse, step
 from posttrain.taxonomy import Role
 
@@ -35,7 +35,7 @@ class Choice(NamedTuple):
 
 
 def use_of(
-    name: str, diagnosis: Diagnosis, why: str, table: RuleTable, after: str = ""
+    name: str, diagnosis: Diagnosis, rule: Rule, table: RuleTable, after: str = ""
 ) -> tuple[StepUse, list[Choice]]:
     """A step with its settings chosen.
 
@@ -47,11 +47,16 @@ def use_of(
     settings: dict[str, dict[str, Any]] = {}
     for choice in chosen:
         settings.setdefault(choice.stage, {})[choice.setting] = choice.value
-    return StepUse(step=name, settings=settings, why=why, role=role_of(name, diagnosis, table)), chosen
+    why = f"{rule.id}: {rule.title}"
+    return StepUse(step=name, settings=settings, why=why, role=role_of(name, diagnosis, rule, table)), chosen
 
 
-def role_of(name: str, diagnosis: Diagnosis, table: RuleTable) -> Role:
-    """What a step is meant to do here: where little is out of reach, supplied trajectories can only reshape."""
+def role_of(name: str, diagnosis: Diagnosis, rule: Rule | None, table: RuleTable) -> Role:
+    """What a step is meant to do here: what the rule says, or else what it usually does; where little is out of reach,
+    supplied trajectories can only reshape.
+    """
+    if rule and rule.role:
+        return rule.role
     usual = step(name).role
     missing = diagnosis.of_slice()["always_fail"]
     within_reach = missing.known and missing.estimate < table.thresholds["always_fail"].value

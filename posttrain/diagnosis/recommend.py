@@ -171,7 +171,7 @@ def read_recommendation(directory: Path) -> Recommendation:
 def _uses(best: Branch, diagnosis: Diagnosis, table: RuleTable) -> tuple[list[StepUse], list[tuple[str, Choice]]]:
     uses, choices, after = [], [], ""
     for name in best.steps:
-        use, chosen = use_of(name, diagnosis, f"{best.rule.id}: {best.rule.title}", table, after)
+        use, chosen = use_of(name, diagnosis, best.rule, table, after)
         uses.append(use)
         choices += [(use.step, choice) for choice in chosen]
         after = name

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from posttrain.diagnosis.intervals import Interval, short
 from posttrain.errors import ConfigError
 from posttrain.recipes.compose import step
+from posttrain.taxonomy import Role
 
 Signals = Mapping[str, Interval]
 
@@ -79,6 +80,7 @@ class Rule(_Entry):
     opening: bool = Field(default=False, description="only before the first step: later, keep or rollback answers it")
     after: list[str] = Field(default_factory=list, description="only right after one of these steps")
     regardless: bool = Field(default=False, description="notes do not narrow its remedies")
+    role: Role | None = Field(default=None, description="what its steps are meant to do, where that is not the usual")
     remedy: str
     because: list[str] = Field(min_length=1)
 
