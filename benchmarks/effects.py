@@ -50,7 +50,18 @@ for? The interval is 95% of Student's t over the seeds' changes; *worst* is the 
 what `make test` holds at seed 0. Provenance is the one computed for the record. Seconds are the stage's own, mean.
 
 """
-COLUMNS = "stage method provenance quantity against baseline→value change[95%] worst margin seconds".split()
+COLUMNS = [
+    "stage",
+    "method",
+    "provenance",
+    "quantity",
+    "against",
+    "baseline→value",
+    "change[95%]",
+    "worst",
+    "margin",
+    "seconds",
+]
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
