@@ -1,8 +1,8 @@
 """SHA-256 of files and of what an artifact consists of.
 
 A file's digest is the plain SHA-256 of its bytes, so a weight file's digest equals the one the Hugging Face Hub shows.
-An artifact's digest is the SHA-256 of its sorted (path, file digest) pairs: it names the content, not where or when,
-nor how it came about: training curves are files of the artifact, but the same weights logged otherwise are the same policy.
+An artifact's digest is the SHA-256 of its sorted (path, file digest) pairs: it names the content, not where or when.
+Training curves are files of the artifact too, but the same weights logged at other steps are the same policy.
 """
 
 from __future__ import annotations

@@ -105,14 +105,16 @@ def refuse_impossible(settings: TrainSettings) -> None:
     """Refuse what this machine cannot do, before any process is started.
 
     Raises:
-        ConfigError: there is no GPU, no second process or no package for what the settings ask for.
+        ConfigError: there is no GPU, no second process or no package for what the settings ask for, or see
+            `processes_here`.
     """
     import torch
 
+    processes = processes_in_all(settings)
     if settings.strategy != "ddp":
         if not torch.cuda.is_available():
             raise ConfigError(f"strategy={settings.strategy} shards over GPUs, but none is visible; use ddp")
-        if processes_in_all(settings) == 1:
+        if processes == 1:
             raise ConfigError(
                 f"strategy={settings.strategy}, but one process trains; give the pod more GPUs, or use ddp"
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from posttrain.artifacts.digests import LOGS_FOLDER
@@ -18,6 +19,20 @@ def run_name(settings: TrainSettings, stage: str) -> str:
     """What the run is called where it is tracked: as it is told, or after the pipeline run and the stage."""
     parts = (os.environ.get(RUN_VARIABLE), settings.name or stage)
     return settings.run_name or " ".join(part for part in parts if part)
+
+
+@contextmanager
+def tracked(trackers: Sequence[str]) -> Iterator[None]:
+    """End the runs that Transformers opened: W&B's would go on to the end of the process, into the next stage."""
+    failed = 1
+    try:
+        yield
+        failed = 0
+    finally:
+        if "wandb" in trackers:
+            import wandb
+
+            wandb.finish(exit_code=failed)
 
 
 def write_events(artifact: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
