@@ -101,6 +101,7 @@ class Work:
     made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries, where other processes loaded them
 
 
 @dataclass(frozen=True)
@@ -272,14 +273,14 @@ def _record(
         counts=work.counts,
         curves=work.curves,
         absent=work.absent,
-        environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
+        environment=Environment(versions=versions() | work.versions, image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
         seconds=seconds,
         ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}

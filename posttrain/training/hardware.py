@@ -150,7 +150,7 @@ def hardware_arguments(settings: TrainSettings) -> dict[str, Any]:
 
     cuda = torch.cuda.is_available()
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
-    recompute = cuda if settings.gradient_checkpointing is None else settings.gradient_checkpointing
+    recompute = cuda if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing == "always"
     arguments = {"use_cpu": not cuda, "bf16": bf16, "gradient_checkpointing": recompute}
     arguments |= {"use_liger_kernel": True} if settings.liger else {}
     strategy = STRATEGIES[settings.strategy]

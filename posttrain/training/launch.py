@@ -28,7 +28,7 @@ from posttrain.artifacts.record import read_record
 from posttrain.errors import GroupError, PosttrainError
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
-from posttrain.stage import Parents, Stage, Work
+from posttrain.stage import Parents, Stage, Work, versions
 from posttrain.training import handover
 from posttrain.training.hardware import Nodes, global_batch, processes_here, processes_in_all, refuse_impossible
 from posttrain.training.ranks import is_main
@@ -170,6 +170,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
         progress = (Progress if is_main() else Silence)(settings.name or stage.name)
         work = stage.run(settings, Parents(opened), job.out, progress)
         if is_main():
+            work.versions = versions()
             (folder / _WORK).write_text(handover.dump(work), encoding="utf-8")
     except Exception as error:
         _leave(folder, error)

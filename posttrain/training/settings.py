@@ -42,8 +42,8 @@ class TrainSettings(Settings):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="arithmetic; auto = bf16 on GPUs that can, else fp32"
     )
-    gradient_checkpointing: bool | None = Field(
-        default=None, description="recompute activations to save memory; unset = on GPUs"
+    gradient_checkpointing: Literal["auto", "always", "never"] = Field(
+        default="auto", description="recompute activations to save memory; auto = on GPUs"
     )
     quantize: Literal["none", "4bit"] = Field(default="none", description="4bit = QLoRA: frozen weights in NF4")
     liger: bool = Field(default=False, description="Liger's fused kernels (GPU)")

@@ -86,7 +86,12 @@ def test_every_visible_gpu_gets_a_process(gpus: GPUs, monkeypatch: pytest.Monkey
     assert processes_here(TrainSettings(processes=4)) == 4
     settings = TrainSettings(batch_size=4, accumulation=2)
     assert global_batch(settings) == 4 * 2 * 8
-    for name, value in {"NNODES": "3", "NODE_RANK": "1", "MASTER_ADDR": "job-node-0-0.job", "MASTER_PORT": "29400"}.items():
+    for name, value in {
+        "NNODES": "3",
+        "NODE_RANK": "1",
+        "MASTER_ADDR": "job-node-0-0.job",
+        "MASTER_PORT": "29400",
+    }.items():
         monkeypatch.setenv(f"PET_{name}", value)
     assert Nodes.from_environment() == Nodes(3, 1, "job-node-0-0.job", 29400)
     assert (processes_in_all(settings), global_batch(settings)) == (24, 4 * 2 * 24)
@@ -97,7 +102,7 @@ def test_every_visible_gpu_gets_a_process(gpus: GPUs, monkeypatch: pytest.Monkey
 def test_precision_and_memory_follow_the_machine(gpus: GPUs) -> None:
     gpus(0)
     assert hardware_arguments(TrainSettings()) == {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    assert hardware_arguments(TrainSettings(precision="bf16", gradient_checkpointing=True)) == {
+    assert hardware_arguments(TrainSettings(precision="bf16", gradient_checkpointing="always")) == {
         "use_cpu": True,
         "bf16": True,
         "gradient_checkpointing": True,
@@ -108,10 +113,10 @@ def test_precision_and_memory_follow_the_machine(gpus: GPUs) -> None:
     assert hardware_arguments(TrainSettings(liger=True))["use_liger_kernel"] is True
 
 
-@pytest.mark.parametrize("recompute", [True, False])
-def test_fsdp_recomputes_by_itself(gpus: GPUs, recompute: bool) -> None:
+@pytest.mark.parametrize(("when", "recompute"), [("auto", True), ("always", True), ("never", False)])
+def test_fsdp_recomputes_by_itself(gpus: GPUs, when: Any, recompute: bool) -> None:
     gpus(2)
-    arguments = hardware_arguments(TrainSettings(strategy="fsdp", gradient_checkpointing=recompute))
+    arguments = hardware_arguments(TrainSettings(strategy="fsdp", gradient_checkpointing=when))
     assert (arguments["fsdp"], arguments["gradient_checkpointing"]) == (True, False)
     assert arguments["fsdp_config"]["activation_checkpointing"] is recompute
     assert "activation_checkpointing" not in STRATEGIES["fsdp"]["fsdp_config"]

@@ -34,6 +34,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert (one.facts["processes"], two.facts["processes"]) == (1, 2)
     assert one.facts["global_batch"] == two.facts["global_batch"] == 8
     assert (one.trace, one.counts) == (two.trace, two.counts)
+    assert two.environment.versions.keys() >= {"torch", "transformers", "trl"}
     assert [value for _, value in one.curves["loss"]] == pytest.approx(
         [value for _, value in two.curves["loss"]], abs=1e-5
     )
