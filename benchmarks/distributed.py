@@ -21,11 +21,11 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 STEPS = {"max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "seed": 3, "batch_size": 8}
-# Plain gradient descent: Adam divides rounding by rounding where a gradient is all but zero.
 LORA = {"lora_rank": 4, "lora_alpha": 8}
 GREEDY = {"max_new_tokens": 4, "trainer_args": {"top_k": 1}}  # sampled rollouts differ from process to process
 RL = {"max_new_tokens": 1, "group_size": 4, "batch_size": 16}
 ROOT = Path(__file__).parent.parent
+_SPREAD = "BENCHMARK_SPREADS"  # for the processes of a job: whether each should hold a part of the model only
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def row(job: Job, parents: dict[str, Path], home: Path) -> None:
 
     given = {role: parents[name] for role, name in _TAKES[job.stage].items()}
     settings = STEPS | job.settings
+    os.environ[_SPREAD] = str(job.strategy in ("fsdp", "zero3"))
     halved = settings | {"batch_size": settings["batch_size"] // 2, "strategy": job.strategy}
     started = time.monotonic()
     alone = run(job.stage, home / "alone", settings, **given)
@@ -159,8 +160,17 @@ def pose_as_accelerators() -> None:
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
-    from posttrain.training import arguments, hardware, launch
+    from posttrain.training import arguments, hardware, launch, policy
 
+    spread = policy.is_spread
+
+    def as_asked(model: Any) -> bool:
+        """Whether the model is spread, as its strategy says it must be when two processes hold it."""
+        found = spread(model)
+        assert "RANK" not in os.environ or str(found) == os.environ[_SPREAD]
+        return found
+
+    policy.is_spread = as_asked
     plain, backend, device = hardware.hardware_arguments, PartialState._prepare_backend, PartialState.set_device
 
     def posing(settings: Any) -> dict[str, Any]:

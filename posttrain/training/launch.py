@@ -8,6 +8,7 @@ ends one process ends all; what is raised here is the first error, as if it had 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ from posttrain.training.settings import TrainSettings
 
 COMMAND = ("-m", "posttrain", "rank")  # what Python runs in each process, and then the job's folder
 _JOB, _WORK = "job.json", "work.json"
+# The agent's word on processes that end; ours is one line.
+_TALK = ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.elastic.agent.server.api")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -114,6 +117,8 @@ def start(processes: int, command: list[str], folder: Path) -> None:
         local_addr=nodes.address if alone else None,
         max_restarts=0,
     )
+    for name in _TALK:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with _signals_kept():
         try:
             elastic_launch(config, sys.executable)(*command)

@@ -67,6 +67,7 @@ def merged_into(init: Artifact, model: Any) -> Any:
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     weights = whole_weights(model, trained.__contains__)
@@ -74,6 +75,7 @@ def merged_into(init: Artifact, model: Any) -> Any:
         return None
     config = model.peft_config["default"]
     adapters = get_peft_model_state_dict(model, state_dict=weights)
+    unset_hf_deepspeed_config()  # else Transformers would spread this one too, and wait for the others to join in
     stored = {"dtype": "auto", "use_safetensors": True}
     if config.task_type == "CAUSAL_LM":
         plain = AutoModelForCausalLM.from_pretrained(init.path, **stored)

@@ -43,24 +43,24 @@ def whole_weights(model: Any, names: Callable[[str], bool] = lambda name: True) 
     Args:
         names: which of its tensors, by name.
     """
-    state = {name: tensor for name, tensor in model.state_dict().items() if names(name)}
-    spread = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     whole = {}
-    for name, tensor in state.items():
-        if hasattr(tensor, "full_tensor"):  # FSDP2's DTensor
-            tensor = tensor.full_tensor()
-        elif hasattr(spread.get(name), "ds_id"):
-            tensor = _of_zero3(spread[name])
-        else:
-            whole[name] = tensor
-            continue
-        if is_main():
-            whole[name] = tensor.cpu()
-    return whole if is_main() else {}
+    for name, tensor in model.state_dict().items():
+        if names(name):
+            gathered = _gathered(tensor, parameters.get(name))
+            if is_main():
+                whole[name] = gathered
+    return whole
 
 
-def _of_zero3(parameter: Any) -> Any:
-    from deepspeed.zero import GatheredParameters
+def _gathered(tensor: Any, parameter: Any) -> Any:
+    """One tensor of a state, of which this process may hold a part only; None on processes that do not write."""
+    if hasattr(tensor, "full_tensor"):  # FSDP2's DTensor
+        full = tensor.full_tensor()
+        return full.cpu() if is_main() else None
+    if hasattr(parameter, "ds_id"):  # ZeRO-3, whose state has empty places
+        import deepspeed
 
-    with GatheredParameters([parameter]):
-        return parameter.detach().cpu().clone()
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().cpu().clone() if is_main() else None
+    return tensor

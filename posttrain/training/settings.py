@@ -28,7 +28,7 @@ class TrainSettings(Settings):
     learning_rate: float = Field(default=1e-6, gt=0, description="peak learning rate")
     epochs: float = Field(default=3.0, gt=0, description="passes over the data")
     max_steps: int = Field(default=0, ge=0, description="optimizer steps, instead of epochs; 0 = by epochs")
-    batch_size: int = Field(default=8, gt=0, description="sequences per process and forward pass")
+    batch_size: int = Field(default=8, gt=0, description="sequences per device and forward pass")
     accumulation: int = Field(default=1, gt=0, description="forward passes per optimizer step")
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
     schedule: str = Field(default="linear", description="learning-rate schedule: linear, cosine, constant …")
