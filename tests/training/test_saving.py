@@ -10,9 +10,11 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from posttrain.artifacts.artifact import Artifact
+from posttrain.training import arguments, launch
+from posttrain.training.hardware import quantized
 from posttrain.training.policy import lora_config, merged_into, save_policy
 from posttrain.training.settings import TrainSettings
-from tests.training.jobs import base, record, weights
+from tests.training.jobs import BRIEF, SUMS, answered, base, prepared, record, run, weights
 
 ADAPTERS = TrainSettings(lora_rank=4, lora_alpha=8)
 
@@ -52,6 +54,25 @@ def test_a_quantised_models_adapters_meet_unrounded_weights(tmp_path: Path) -> N
             parameter.data.mul_(8).round_().div_(8)
     save_policy(model, init, tmp_path / "saved")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(tmp_path / "saved").items())
+
+
+def test_qlora_trains_adapters_beside_four_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bitsandbytes computes on a CPU too, slowly, which users are not offered."""
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(arguments, "refuse_impossible", lambda settings: None)
+    monkeypatch.setattr(launch, "refuse_impossible", lambda settings: None)
+    monkeypatch.setattr(arguments, "quantized", lambda settings: quantized(settings) | {"device_map": {"": "cpu"}})
+    init = base(tmp_path / "init", "llama", hidden_size=64, intermediate_size=128)
+    data = prepared(tmp_path / "data", answered(SUMS), "trajectories")
+    settings = BRIEF | {"max_steps": 6, "batch_size": 8, "lora_rank": 4, "lora_alpha": 8, "quantize": "4bit"}
+    trained = run("sft", tmp_path / "sft", settings, init=init, data=data)
+    losses = [loss for _, loss in record(trained).curves["loss"]]
+    assert losses[-1] < 0.7 * losses[0]
+    before, after = weights(init), weights(trained)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if "_proj" in name}
+    # What rounding to 4 bits changes is of full rank.
+    assert all(torch.linalg.matrix_rank(after[name] - before[name], tol=1e-4) == 4 for name in moved)
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
