@@ -38,6 +38,7 @@ _RECORDED_LIBRARIES = (
     "datasets",
     "pyarrow",
     "numpy",
+    "vllm",
 )
 
 
@@ -254,4 +255,11 @@ def _record(
 def _versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in loaded}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # vLLM's build for CPUs is distributed under another name
+        return str(getattr(sys.modules[name], "__version__", "unknown"))
