@@ -109,7 +109,7 @@ class Stage(Generic[AnySettings]):
 
     `check_settings` raises what settings alone show to be wrong, so a recipe is refused when it is compiled; `check`
     what the parents show, before anything expensive; `run` writes the artifact's content into its directory.
-    `image` is the image it needs: "control" (no torch) or "train".
+    `image` is the image it needs: "control" (no torch), "train", or "sample" (as "train", and with vLLM if asked for).
     """
 
     name: str

@@ -49,7 +49,7 @@ def _engine(directory: Path, longest: int, settings: SamplingSettings) -> Iterat
     except ImportError as error:
         raise ConfigError(
             f"backend=vllm, but vLLM cannot be loaded here ({error}); run the stage on an image with "
-            "posttrain[train,vllm] (schedule_rollout_image), or choose backend=transformers or server"
+            "posttrain[train,vllm] (schedule_sample_image), or choose backend=transformers or server"
         ) from None
     llm = vllm.LLM(
         model=str(directory),

@@ -67,8 +67,8 @@ def draw(policy: Artifact, url: str, monkeypatch: pytest.MonkeyPatch) -> Sampler
     """Samples through `sample_problems`, as a stage does."""
     if not parts.REAL:
         monkeypatch.setitem(sys.modules, "vllm", parts.module())
-    else:
-        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    for name, value in parts.ON_A_CPU.items():
+        monkeypatch.setenv(name, value)
 
     def sample(backend: str, prompts: list[Any], of: Artifact = policy, **values: Any) -> list[list[Completion]]:
         extra = {"server": {"server_url": url}, "vllm": {"vllm": {"enforce_eager": True}}}.get(backend, {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from posttrain.generation.tokenizer import render
 from posttrain.generation.transformers import load_policy, sample
 
 REAL = find_spec("vllm") is not None
+# Otherwise vLLM takes most of the memory for its cache, and binds its threads to cores that others are busy on.
+ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 @dataclass
@@ -253,14 +256,17 @@ def vllm_serve(directory: Path, name: str, context: int, **options: str) -> Iter
         **options,
     }
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
-    process = subprocess.Popen([*command, *(part for flag, value in flags.items() for part in (f"--{flag}", value))])
+    command += [part for flag, value in flags.items() for part in (f"--{flag}", value)]
+    process = subprocess.Popen(command, env={**os.environ, **ON_A_CPU})
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(600):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=1):
                 break
             assert process.poll() is None, "vllm serve ended"
             time.sleep(0.5)
+        else:
+            raise AssertionError("vllm serve did not start")
         yield url
     finally:
         process.terminate()
