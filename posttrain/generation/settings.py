@@ -24,7 +24,7 @@ class VLLMSettings(BaseModel):
     tensor_parallel_size: int = Field(default=1, gt=0, description="GPUs that hold the policy together")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="share of each GPU's memory to use")
     enforce_eager: bool = Field(default=False, description="no CUDA graphs: starts sooner, samples more slowly")
-    max_num_batched_tokens: int | None = Field(default=None, gt=0, description="tokens of a step; unset = vLLM's own")
+    max_num_batched_tokens: int = Field(default=0, ge=0, description="tokens of a step; 0 = vLLM's own")
 
 
 class SamplingSettings(Settings):

@@ -61,7 +61,7 @@ def _engine(directory: Path, longest: int, settings: SamplingSettings) -> Iterat
         logprobs_mode="raw_logprobs",  # of the policy itself, before temperature, top-k and top-p
         max_model_len=longest,
         max_num_seqs=settings.batch_rows,
-        **settings.vllm.model_dump(exclude_none=True),
+        **{name: value for name, value in settings.vllm.model_dump().items() if value},
     )
     try:
         yield llm

@@ -69,7 +69,7 @@ class LLM:
     max_num_seqs: int
     tensor_parallel_size: int
     gpu_memory_utilization: float
-    enforce_eager: bool
+    enforce_eager: bool = False
     max_num_batched_tokens: int | None = None
     shut_down: bool = False
 
@@ -144,7 +144,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._llm = LLM(str(self.directory), True, False, "safetensors", "", "vllm", "", self.context, 1, 1, 0.9, True)
+        self._llm = LLM(str(self.directory), True, False, "safetensors", "", "vllm", "", self.context, 1, 1, 0.9)
 
     def models(self) -> dict[str, Any]:
         card = {"object": "model", "root": str(self.directory), "parent": None, "max_model_len": self.context}
