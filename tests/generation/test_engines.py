@@ -32,14 +32,6 @@ PROMPTS = ["12+3=", "a", "hello world, what is this?\n", "Count: 1 2 3", "b" * (
 OTHERS = ["vllm", "server"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """Its generation config names a second EOS, and a way to sample that no engine may follow."""
