@@ -59,6 +59,12 @@ class GroupError(PosttrainError, RuntimeError):
     exit_code = RETRYABLE
 
 
+class ServerError(PosttrainError, OSError):
+    """A server that a stage depends on did not answer; a retry may help."""
+
+    exit_code = RETRYABLE
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for a misspelt name: `; did you mean 'x'?` or the list of what exists."""
     known = sorted(known)

@@ -39,6 +39,7 @@ _RECORDED_LIBRARIES = (
     "datasets",
     "pyarrow",
     "numpy",
+    "vllm",
 )
 
 
@@ -110,7 +111,7 @@ class Stage(Generic[AnySettings]):
 
     `check_settings` raises what settings alone show to be wrong, so a recipe is refused when it is compiled; `check`
     what the parents show, before anything expensive; `run` writes the artifact's content into its directory.
-    `image` is the image it needs: "control" (no torch) or "train".
+    `image` is the image it needs: "control" (no torch), "train", or "sample" (as "train", and with vLLM if asked for).
     """
 
     name: str
@@ -283,4 +284,11 @@ def _record(
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in loaded}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # vLLM's build for CPUs is distributed under another name
+        return str(getattr(sys.modules[name], "__version__", "unknown"))

@@ -200,4 +200,5 @@ STAGE = Stage(
     settings=EvaluateSettings,
     run=run,
     check=check,
+    image="sample",
 )

@@ -85,4 +85,5 @@ STAGE = Stage(
     settings=RolloutSettings,
     run=run,
     check=check,
+    image="sample",
 )

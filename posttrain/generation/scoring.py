@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError, PolicyError
+from posttrain.generation.engine import OnProgress
 from posttrain.generation.tokenizer import load_tokenizer, render
 from posttrain.generation.transformers import evaluating
 
 # Padded tokens of a batch. A forward holds a logit of every word at every one of them: 5 GB at 150 000 words, float32.
 _BATCH_TOKENS = 2**13
-
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

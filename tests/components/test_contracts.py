@@ -322,6 +322,14 @@ def test_a_gate_refuses_another_decoding(home, tmp_path, out, duel, name, value)
     refused("gate", parents, {}, out, ContractError, f"differ in {name}", str(value), "measure both alike")
 
 
+def test_an_evaluation_from_before_there_were_back_ends_was_made_by_transformers(home, out, duel):
+    file = duel["champion"][0] / "posttrain.json"
+    record = json.loads(file.read_text())
+    assert record["parameters"].pop("backend") == "transformers"
+    file.write_text(json.dumps(record))
+    assert execute(load_stage("gate"), duel, {}, out).kind is Kind.DECISION
+
+
 def test_a_gate_refuses_other_problems(home, tmp_path, out, duel):
     others = prepared(tmp_path / "others", [problem(n) for n in range(50, 58)])
     other = evaluated(tmp_path / "other", home / "sibling", others, [4] * 40)
