@@ -104,7 +104,9 @@ class _Shared:
 
     def zygote(self) -> Zygote:
         with self.lock:
-            if self.current is None or not self.current.alive():
+            if self.current is not None and not self.current.alive():
+                self.close()  # what it leaves behind
+            if self.current is None:
                 self.current = Zygote(self.chosen) if self.chosen else _first()
                 self.chosen = self.current.wall
             return self.current

@@ -25,12 +25,14 @@ while True:
     kept[len(kept)] = str(len(kept)) * 100
 """,
     "in_threads": """
+import _thread  # threading waits for ever for a thread that dies of memory before it has begun
 def eat():
     kept = []
     while True:
         kept.append(b'x' * 100_000)
 for _ in range(8):
-    threading.Thread(target=eat).start()
+    _thread.start_new_thread(eat, ())
+eat()
 """,
     "zip_bomb": """
 import zlib
