@@ -52,6 +52,7 @@ class Builtin(NamedTuple):
 
 BUILTIN = {
     "choice": Builtin("posttrain.verifiers.choice", isolated=False),
+    "code": Builtin("posttrain.verifiers.code", isolated=False),  # the sandbox isolates the program, not the verifier
     "countdown": Builtin("posttrain.verifiers.countdown", isolated=False),
     "exact": Builtin("posttrain.verifiers.exact", isolated=False),
     "math": Builtin("posttrain.verifiers.math", isolated=True),
