@@ -7,6 +7,8 @@ import platform
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from posttrain.verifiers import sandbox
 from posttrain.verifiers.jail import syscalls
 from posttrain.verifiers.running import Limits, SandboxError
 from posttrain.verifiers.worker import NotStarted
-from tests.verifiers import exhausting, honest, hostile
+from tests.verifiers import exhausting, honest, hostile, restricted
 
 pytestmark = [
     pytest.mark.skipif(platform.system() != "Linux", reason="the sandbox is Linux's"),
@@ -308,6 +310,24 @@ def test_a_wall_that_does_not_hold_is_not_used(monkeypatch):
     monkeypatch.delenv(sandbox.VARIABLE, raising=False)
     with pytest.raises(NotStarted, match="seccomp: the trial program was not contained"):
         sandbox.run("print(1)")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls")
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [(restricted.NAMESPACES, "landlock"), (restricted.NAMESPACES + restricted.LANDLOCK, "seccomp")],
+)
+def test_where_a_pod_is_restricted_the_next_wall_is_used(wall, refused, expected):
+    if wall != expected:
+        pytest.skip("another wall")
+    environment = {name: value for name, value in os.environ.items() if name != sandbox.VARIABLE}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.verifiers.restricted", *map(str, refused)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout.strip() == expected, ended.stderr
 
 
 def test_bare_limits_by_name_leave_no_process_either():
