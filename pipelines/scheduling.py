@@ -82,7 +82,10 @@ def read_scheduling(path: Path | None) -> Scheduling:
 _THIRTY_DAYS = 30 * 24 * 3600
 
 # Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+_SECRET_KEYS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"),
+    *("POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY"),
+)
 
 
 def parameters() -> list[inspect.Parameter]:

@@ -40,6 +40,7 @@ from posttrain.verifiers.jail.roles import PASSED, UNSUITABLE
 from posttrain.verifiers.reference import complains, fields
 from posttrain.verifiers.sandbox import Limits
 from posttrain.verifiers.verdict import NOT_FOUND, UNSCORABLE, Verdict
+from posttrain.verifiers.worker import AT_ONCE
 
 MAX_LENGTH = 100_000
 TIME_LIMIT_S, MOST_TIME_S = 6.0, 600.0
@@ -113,6 +114,11 @@ def validate(reference: Any) -> str | None:
         return complaint
     tests, limits = _read(reference)
     return tests.complaint(limits)  # raises NotStarted where nothing can be isolated, which no reference mends
+
+
+def at_once() -> int:
+    """How many programs run at the same time."""
+    return AT_ONCE
 
 
 @complains
