@@ -17,7 +17,8 @@ ONLY_ALL_TOGETHER = 2
 
 RIGHT = "def f(x, key=None):\n    return key(x) ** 2 if key else x * x"
 
-SLOW = {"reads_the_questions"}  # it waits until it is ended
+ASLEEP = {"sleeps", "reads_the_questions"}  # they wait until they are ended
+SLOW = ASLEEP | {"odd_kinds"}  # it is ended at its limit before any test has begun
 
 # Frames of the channel, as a program can send them that has read this project's sources.
 WIRE = """
