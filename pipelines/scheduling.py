@@ -87,7 +87,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
 _THIRTY_DAYS = 30 * 24 * 3600
 
 # Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY")
+_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY", "POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY")
 
 
 def parameters() -> list[inspect.Parameter]:

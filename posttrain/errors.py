@@ -47,6 +47,12 @@ class VerifierError(PosttrainError, ValueError):
     """A verifier is unknown or cannot be used with a problem's reference."""
 
 
+class JudgeError(VerifierError):
+    """A judge that is asked over the network does not answer; a retry may help, and what it has judged is kept."""
+
+    exit_code = RETRYABLE
+
+
 class StorageError(PosttrainError, OSError):
     """Reading or writing an object failed; a retry may help."""
 

@@ -84,6 +84,7 @@ METHODS: dict[str, Method] = {
         Method("prepare", "prepare", "Validate, dedupe, decontaminate and mix data"),
         Method("rollout", "rollout", "Sample a policy"),
         Method("verify", "verify", "Score trajectories"),
+        Method("revise", "revise", "Have a policy criticise and revise answers", paper="2212.08073"),
         Method("best_worst", "pairs", "Pairs of the best and the worst answers", paper="2404.19733"),
         Method("margin", "pairs", "Pairs of the answers farthest apart", paper="2404.19733"),
         Method("random", "pairs", "Random pairs of a better and a worse answer", paper="2404.19733"),
