@@ -74,7 +74,7 @@ class DistillSettings(TrainSettings):
         description="logit_distillation: tokens not stored count as one, or are left out on both sides",
     )
     teacher_update: float = Field(
-        default=0.05, ge=0, le=1, description="self_distillation: the teacher's step to the student; 0 = stays as init"
+        default=0.0, ge=0, le=1, description="self_distillation: the teacher's step to the student; 0 = stays as init"
     )
     teacher_prompt: str = Field(
         default="{prompt}\n\n{demonstration}", description="self_distillation: what the teacher sees"

@@ -27,8 +27,8 @@ def training_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]], max_lengt
 
 
 def cut_completions(tokenizer: Any, rows: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Encoded], int]:
-    """As `training_tokens`, but completions are cut after so many tokens of their own, as rollouts are."""
-    encoded = _encoded(tokenizer, rows)
+    """As `training_tokens`, but completions are as rollouts: cut after so many tokens, no EOS where none was sampled."""
+    encoded = _encoded(tokenizer, rows, as_sampled=True)
     kept = [row._replace(ids=row.ids[: row.start + tokens]) for row in encoded]
     return kept, sum(len(row.completion) > tokens for row in encoded)
 
@@ -46,9 +46,12 @@ def refuse_cut(cut: int, rows: int, max_share: float, limit: str) -> None:
         )
 
 
-def _encoded(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[Encoded]:
+def _encoded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], as_sampled: bool = False) -> list[Encoded]:
     from posttrain.generation.scoring import Text, encode_all
 
     if tokenizer.eos_token is None:
         raise ContractError("the policy's tokenizer has no EOS token to end answers with; set its eos_token")
-    return encode_all(tokenizer, [Text(row["prompt"], row["completion"]) for row in rows], 0)
+    texts = [
+        Text(row["prompt"], row["completion"], ended=not (as_sampled and row.get("finish") == "length")) for row in rows
+    ]
+    return encode_all(tokenizer, texts, 0)
