@@ -165,7 +165,11 @@ def test_rows_that_were_changed_after_storing_are_refused(home: Path) -> None:
 
 
 STORING: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
-    "pairs": ({}, [{"prompt": "1", "chosen": "2", "rejected": "3"}], "data has shape 'preference'; give rows of prompt"),
+    "pairs": (
+        {},
+        [{"prompt": "1", "chosen": "2", "rejected": "3"}],
+        "data has shape 'preference'; give rows of prompt",
+    ),
     "texts": ({}, [{"text": "1+1=2"}], "data has shape 'text'"),
     "too long": ({"max_length": 129}, answered(SUMS), "max_length=129 is over the teacher's context of 128"),
 }

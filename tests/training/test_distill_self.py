@@ -108,7 +108,12 @@ def test_what_the_teacher_is_shown() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str], type[Exception], str]] = {
     "no demonstrations": ({}, [], ContractError, "method=self_distillation needs a parent 'data'"),
-    "a teacher": ({}, ["data", "teacher"], ContractError, "has no use for a parent 'teacher'; leave it out, or use on_"),
+    "a teacher": (
+        {},
+        ["data", "teacher"],
+        ContractError,
+        "has no use for a parent 'teacher'; leave it out, or use on_",
+    ),
     "no place": ({"teacher_prompt": "{prompt}"}, ["data"], ConfigError, "teacher_prompt='{prompt}' lacks {demonstra"),
     "adapter": ({"teacher_update": 0.1, "lora_rank": 2}, ["data"], ConfigError, "teacher_update=0.1 needs the student"),
     "routes": ({"routes": {"all": 1}}, ["data"], ConfigError, "routes={'all': 1} with method=self_distillation"),
