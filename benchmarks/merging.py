@@ -50,13 +50,14 @@ if method not in ("linear", "slerp"):
     opened["base"] = [Artifact(Path(base), None)]
 else:
     opened["base"] = []
-imported, start = peak(), time.monotonic()
+imported, start, worked = peak(), time.monotonic(), time.process_time()
 Path(out).mkdir()
 stage.run(stage.MergeSettings(method=method), Parents(opened), Path(out), Progress("merge"))
 for file in Path(out).iterdir():
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-print(json.dumps({"seconds": time.monotonic() - start, "imported": imported, "peak": peak()}))
+times = {"seconds": time.monotonic() - start, "processor": time.process_time() - worked}
+print(json.dumps({**times, "imported": imported, "peak": peak()}))
 """
 
 
@@ -85,15 +86,14 @@ def report(home: Path, copies: list[float], merges: dict[str, list[dict[str, flo
     one = size(home / "one")
     copying = 2 * one / statistics.median(copies)
     print(f"{one / 2**30:.2f} GiB a checkpoint, {os.cpu_count()} cores; copying {copying / 2**20:.0f} MiB/s")
-    print("| method | seconds | MiB/s, read and written | of copying | peak MiB | above imports |")
-    print("|---|---|---|---|---|---|")
+    print("| method | seconds | of processor | MiB/s, read and written | of copying | peak MiB | above imports |")
+    print("|---|---|---|---|---|---|---|")
     for method, runs in merges.items():
-        seconds = statistics.median(run["seconds"] for run in runs)
+        seconds, processor = (statistics.median(run[key] for run in runs) for key in ("seconds", "processor"))
         speed = (3 if method in ("linear", "slerp") else 4) * one / seconds
         peak, above = max(run["peak"] for run in runs), max(run["peak"] - run["imported"] for run in runs)
-        print(
-            f"| {method} | {seconds:.1f} | {speed / 2**20:.0f} | {speed / copying:.0%} | {peak:.0f} | {above:.0f} |"
-        )
+        figures = (f"{seconds:.1f}", f"{processor:.1f}", f"{speed / 2**20:.0f}", f"{speed / copying:.0%}")
+        print(f"| {method} | {' | '.join(figures)} | {peak:.0f} | {above:.0f} |")
 
 
 def copied(home: Path) -> float:

@@ -80,7 +80,9 @@ def ties(vectors: Sequence[Floats], weights: Sequence[float], bounds: Sequence[f
         agrees = ((vector > 0) & positive) | ((vector < 0) & negative)
         total += vector * agrees
         shares += np.float32(weight) * agrees
-    return np.divide(total, shares, out=np.zeros_like(total), where=shares > 0)
+    # Where nobody agrees, the total is zero, whatever it is divided by.
+    total /= np.maximum(shares, np.finfo(np.float32).tiny)
+    return total
 
 
 def bound_of(size: int, density: float, magnitudes: Callable[[slice], Floats], over: OverPieces) -> float:

@@ -63,12 +63,13 @@ class Weights:
         return str(self._described[name][1]["dtype"])
 
     def floats(self, name: str, piece: slice) -> Floats:
-        """Some consecutive elements of a tensor of floats, in float32."""
+        """A piece of a tensor of floats, read as one long vector, in float32; every `piece.step`th of its elements."""
         stored = _STORED[self.type(name)]
         raw = np.empty(piece.stop - piece.start, stored)
         self._read(name, piece.start * stored.itemsize, raw)
+        raw = raw[:: piece.step]
         if self.type(name) != "BF16":
-            return raw.astype(np.float32, copy=False)
+            return np.ascontiguousarray(raw, np.float32)
         wide = np.zeros((len(raw), 2), np.uint16)
         wide[:, 1] = raw
         return wide.view(np.float32)[:, 0]
@@ -83,7 +84,7 @@ class Weights:
     def _read(self, name: str, offset: int, into: Raw) -> None:
         file, described = self._described[name]
         stream, data = self._opened[file]
-        place, view = data + described["data_offsets"][0] + offset, memoryview(into).cast("B") if into.size else None
+        place, view = data + described["data_offsets"][0] + offset, into.view(np.uint8).data if into.size else None
         while view:
             count = os.preadv(stream.fileno(), [view], place)
             if count == 0:
@@ -140,7 +141,7 @@ class Sink:
     def write(self, name: str, start: int, values: Raw) -> None:
         """Write elements of a tensor, the first of them at index `start`."""
         place = self._data + self._tensors[name]["data_offsets"][0] + start * values.itemsize
-        view = memoryview(values).cast("B") if values.size else None
+        view = values.view(np.uint8).data if values.size else None
         while view:
             count = os.pwrite(self._descriptor, view, place)
             place, view = place + count, view[count:]

@@ -1,4 +1,4 @@
-"""GKD: at a share of 1 it is on-policy distillation, at 0 a divergence on fixed tokens, between them as much of each."""
+"""GKD: at a share of 1 it is on-policy distillation, at 0 a divergence on fixed tokens, between them some of each."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], type[Exception], str]] 
                              "on_policy_share=0.2 with method=on_policy_distillation; leave on_policy_share out, or use"),
     "a divergence of sequences": ({"method": "sequence_distillation", "divergence": "forward"},
                                   {"teacher": "teacher", "data": "data"}, ConfigError,
-                                  "divergence=forward with method=sequence_distillation; leave divergence out"),
+                                  "divergence=forward with method=sequence_distillation; leave diver"),
 }  # fmt: skip
 
 
