@@ -10,8 +10,7 @@ is gathered from its pieces first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,10 @@ from numpy.typing import NDArray
 from posttrain.artifacts.digests import digest_value
 
 Floats = NDArray[np.float32]
-# Runs a function on every piece of a tensor and gives the results in order.
-OverPieces = Callable[[Callable[[slice], NDArray[Any]]], Iterable[NDArray[Any]]]
 
 # Above this cosine the arc is a straight line for all that floats can tell.
 _COLINEAR = 0.9995
-_HALF = 2**16  # values of half a float32's bits
+_CHANCES = 2**16
 
 
 def linear(policies: Iterable[Floats], weights: Sequence[float]) -> Floats:
@@ -85,41 +82,11 @@ def ties(vectors: Sequence[Floats], weights: Sequence[float], bounds: Sequence[f
     return total
 
 
-def bound_of(size: int, density: float, magnitudes: Callable[[slice], Floats], over: OverPieces) -> float:
-    """The magnitude of a vector's smallest entry among the share `density` of largest ones.
-
-    Exact, in two passes and 128 KiB whatever the size: floats above zero are ordered as their bits are, so the upper
-    half of the bits is found by counting, then the lower half among the entries that share it.
-
-    Args:
-        size: of the vector.
-        magnitudes: the absolute values of a piece of it.
-        over: runs a function over its pieces.
-    """
-    rank = size - max(1, round(density * size))  # of the bound, from the smallest
-    uppers = _counted(lambda piece: _halves(magnitudes(piece))[1], over).cumsum()
-    upper = int(np.searchsorted(uppers, rank, "right"))
-
-    def lowers_of_it(piece: slice) -> NDArray[np.uint16]:
-        lower, own_upper = _halves(magnitudes(piece))
-        return lower[own_upper == upper]
-
-    below = int(uppers[upper - 1]) if upper else 0
-    lower = int(np.searchsorted(_counted(lowers_of_it, over).cumsum(), rank - below, "right"))
-    return float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
-
-
-def _counted(halves: Callable[[slice], NDArray[np.uint16]], over: OverPieces) -> NDArray[np.int64]:
-    total = np.zeros(_HALF, np.int64)
-    for counts in over(lambda piece: np.bincount(halves(piece), minlength=_HALF)):
-        total += counts
-    return total
-
-
-def _halves(magnitudes: Floats) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """The lower and the upper bits of each value."""
-    halves = np.ascontiguousarray(magnitudes).view(np.uint16)
-    return halves[0::2], halves[1::2]
+def bound_of(magnitudes: Floats, density: float) -> float:
+    """The smallest of the share `density` of largest magnitudes. They are reordered."""
+    rank = len(magnitudes) - max(1, round(density * len(magnitudes)))
+    magnitudes.partition(rank)
+    return float(magnitudes[rank])
 
 
 def dare(vectors: Iterable[Floats], weights: Sequence[float], density: float, draw: Sequence[object]) -> Floats:
@@ -129,14 +96,14 @@ def dare(vectors: Iterable[Floats], weights: Sequence[float], density: float, dr
         density: share that is kept, the paper's 1 − p; a multiple of 2⁻¹⁶ is drawn.
         draw: what the random numbers belong to, as seed, tensor and piece; each vector draws for itself.
     """
-    chance = max(1, round(density * _HALF))
+    chance = max(1, round(density * _CHANCES))
 
     def dropped() -> Iterable[Floats]:
         for number, vector in enumerate(vectors):
             random = np.random.SFC64(int(digest_value([*draw, number])[:15], 16))
             # Sixteen bits decide: four times as fast as a float each.
             bits = random.random_raw(-(-len(vector) // 4)).view(np.uint16)[: len(vector)]
-            yield vector * (bits < chance) * np.float32(_HALF / chance)
+            yield vector * (bits < chance) * np.float32(_CHANCES / chance)
 
     return _weighted_sum(dropped(), weights)
 

@@ -27,7 +27,7 @@ def training_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]], max_lengt
 
 
 def cut_completions(tokenizer: Any, rows: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Encoded], int]:
-    """As `training_tokens`, but completions are like rollouts: cut after so many tokens, no EOS that was not sampled."""
+    """As `training_tokens`, but completions are as rollouts: cut after so many tokens, with no EOS unless sampled."""
     encoded = _encoded(tokenizer, rows, as_sampled=True)
     kept = [row._replace(ids=row.ids[: row.start + tokens]) for row in encoded]
     return kept, sum(len(row.completion) > tokens for row in encoded)

@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], type[Exception], str]] 
                              "on_policy_share=0.2 with method=on_policy_distillation; leave on_policy_share out, or use"),
     "a divergence of sequences": ({"method": "sequence_distillation", "divergence": "forward"},
                                   {"teacher": "teacher", "data": "data"}, ConfigError,
-                                  "divergence=forward with method=sequence_distillation; leave diver"),
+                                  "divergence=forward with method=sequence_distillation"),
 }  # fmt: skip
 
 

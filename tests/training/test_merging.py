@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from posttrain.components.catalogue import load_stage
 from posttrain.components.merge import stage
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import ConfigError, ContractError, PolicyError
@@ -29,11 +31,6 @@ from tests.training.jobs import base, record, run, same_weights, weights
 @pytest.fixture
 def vectors() -> list[Floats]:
     return list(np.random.default_rng(0).standard_normal((3, 30), np.float32))
-
-
-def over(size: int, piece: int = 7) -> merging.OverPieces:
-    """Runs a function over the pieces of a vector."""
-    return lambda work: [work(slice(start, min(start + piece, size))) for start in range(0, size, piece)]
 
 
 def ties_entry(values: list[float], shares: list[float], bounds: list[float]) -> float:
@@ -59,19 +56,22 @@ def test_ties_elects_no_side_of_a_tie() -> None:
     assert merging.ties([one, -one * [1, 2, 1]], [1.0, 1.0], [0.0, 0.0]).tolist() == [0.0, -2.0, 0.0]
 
 
-@pytest.mark.parametrize("density", [1e-4, 0.2, 0.5, 0.999, 1.0])
-@pytest.mark.parametrize("kind", ["normal", "few values", "half zero", "bfloat16"])
-def test_the_bound_of_what_is_kept_is_exact(density: float, kind: str) -> None:
-    random = np.random.default_rng(1)
-    values = np.abs(random.standard_normal(5000, np.float32)) * np.float32(1e-3)
-    if kind == "few values":
-        values = random.choice(np.array([1e-7, 0.25, 3.0], np.float32), 5000)
-    elif kind == "half zero":
-        values[::2] = 0
-    elif kind == "bfloat16":
-        values = torch.from_numpy(values).bfloat16().float().numpy()
-    expected = np.sort(values)[len(values) - max(1, round(density * len(values)))]
-    assert merging.bound_of(len(values), density, lambda piece: values[piece], over(len(values), 999)) == expected
+@pytest.mark.parametrize("sampled", [100, 10**6])
+def test_the_bounds_of_ties_meet_the_density(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampled: int) -> None:
+    """Of all entries exactly; of a sample within its error, also where a column is of another size."""
+    rows = torch.randn(3, 200, 50, generator=torch.Generator().manual_seed(0)) * (1 + 9 * (torch.arange(50) == 3))
+    opened = []
+    for number, tensor in enumerate(rows):
+        (tmp_path / str(number)).mkdir()
+        save_file({"w": tensor}, tmp_path / str(number) / "model.safetensors")
+        opened.append(Weights(tmp_path / str(number)))
+    monkeypatch.setattr(stage, "_PIECE", 64)
+    monkeypatch.setattr(stage, "_SAMPLED", sampled)
+    with ThreadPoolExecutor(2) as pool:
+        bounds = stage._bounds("w", opened[1:], opened[0], rows[0].numel(), 0.2, pool)
+    for bound, tensor in zip(bounds, rows[1:], strict=True):
+        kept = float(((tensor - rows[0]).abs() >= bound).double().mean())
+        assert kept == 0.2 if sampled > rows[0].numel() else kept == pytest.approx(0.2, abs=0.12)
 
 
 def test_task_arithmetic(vectors: list[Floats]) -> None:
