@@ -48,6 +48,7 @@ class ParentSpec:
     """A parent that a stage takes: its kind, how many at most, and whether it can do without.
 
     A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
+    Without an `awaited` one a stage can do if none was given, but not if the one that was given is absent.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class ParentSpec:
     required: bool = True
     help: str = ""
     shared: bool = False
+    awaited: bool = False
 
 
 class Parents:
@@ -65,8 +67,8 @@ class Parents:
 
     def absence(self, stage: Stage[Any]) -> str:
         """Why the stage has nothing to do: a parent that it requires was not given; empty if all are there."""
-        required = [role for role, spec in stage.parents.items() if spec.required]
-        given = [artifact.record for role in required for artifact in self._by_role[role]]
+        needed = [role for role, spec in stage.parents.items() if spec.required or spec.awaited]
+        given = [artifact.record for role in needed for artifact in self._by_role[role]]
         return next((record.absent for record in given if record.absent), "")
 
     def present(self) -> Parents:

@@ -72,7 +72,7 @@ class Method:
     paper: str = ""
 
 
-_OFF, _ON = Provenance.OFF_POLICY, Provenance.ON_POLICY
+_OFF, _ON, _MIXED = Provenance.OFF_POLICY, Provenance.ON_POLICY, Provenance.MIXED
 _E, _R, _C = Role.EXPANSION, Role.RESHAPING, Role.CONSOLIDATION
 _TOKENS, _REWARDS, _TEACHER = Interface.TOKEN_TARGETS, Interface.REWARDS, Interface.TEACHER
 _PREFERENCES = Interface.PREFERENCES
@@ -122,8 +122,16 @@ METHODS: dict[str, Method] = {
         Method("ties", "merge", "TIES merging", None, None, _C, "2306.01708"),
         Method("dare", "merge", "DARE: task vectors thinned at random", None, None, _C, "2311.03099"),
         Method("student", "student", "Initialise a smaller student from a teacher", None, None, _C, "1910.01108"),
+        Method("teacher_logits", "teacher_logits", "Store a teacher's top-k log-probabilities", paper="1503.02531"),
         Method("sequence_distillation", "distill", "Sequence-level distillation", _OFF, _TEACHER, _C, "1606.07947"),
+        Method(
+            "logit_distillation", "distill", "Logit distillation from stored top-k", _OFF, _TEACHER, _C, "1503.02531"
+        ),
+        Method("gkd", "distill", "Generalised knowledge distillation (GKD)", _MIXED, _TEACHER, _C, "2306.13649"),
         Method("on_policy_distillation", "distill", "On-policy distillation", _ON, _TEACHER, _C, "2306.13649"),
+        Method(
+            "self_distillation", "distill", "Self-distillation of a context (SDFT)", _ON, _TEACHER, _C, "2601.19897"
+        ),
         Method("select", "select", "Keep problems that are never, sometimes or always right", paper="2512.07783"),
         Method("diagnose", "diagnose", "Find what holds a policy back", paper="2604.07941"),
         Method("recommend", "recommend", "Recommend the next steps"),

@@ -22,8 +22,6 @@ MAY_IMPORT_AT_TOP = {
     "posttrain/generation/scoring.py",
     "posttrain/generation/transformers.py",
     "posttrain/training/callbacks.py",
-    "posttrain/training/merging.py",
-    "posttrain/training/weights.py",
     "posttrain/worlds/countdown_base.py",
 }
 
