@@ -87,6 +87,7 @@ METHODS: dict[str, Method] = {
         Method("best_worst", "pairs", "Pairs of the best and the worst answers", paper="2404.19733"),
         Method("margin", "pairs", "Pairs of the answers farthest apart", paper="2404.19733"),
         Method("random", "pairs", "Random pairs of a better and a worse answer", paper="2404.19733"),
+        Method("delta", "pairs", "Pairs of a stronger and a weaker policy's answers", paper="2507.06187"),
         Method("sft", "sft", "Supervised fine-tuning", _OFF, _TOKENS, _E, "2604.07941"),
         Method("dft", "sft", "Dynamic fine-tuning", _OFF, _TOKENS, _R, "2508.05629"),
         Method("anchored", "sft", "SFT anchored to a reference", _OFF, _TOKENS, _E, "2509.23753"),

@@ -16,7 +16,8 @@ class IsolatesPackedRows:
     convolution or a recurrent state (LFM2, Mamba hybrids) may run on from one row into the next. Some models say so.
 
     Raises:
-        ContractError: rows see each other, or the model cannot be given packed ones. `packing_strategy=wrapped` promises nothing else, and is not asked.
+        ContractError: rows see each other, or the model cannot be given packed ones. Where that is what was asked for
+            (`packing_strategy=wrapped`), it is not looked at.
     """
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
