@@ -139,11 +139,9 @@ def _refuse_disguise(settings: PreferenceSettings) -> None:
     asked = settings.trainer_args.get("loss_type")
     loss = [asked] if isinstance(asked, str) and mine.trainer == "DPO" else asked
     for name, variant in _VARIANTS.items():
-        if loss and name != settings.method and variant.trainer == mine.trainer:
-            if variant.arguments.get("loss_type") == loss != mine.arguments.get("loss_type"):
-                raise ConfigError(
-                    f"preference: trainer_args.loss_type={asked} is method={name}; choose it by that name"
-                )
+        another = name != settings.method and variant.trainer == mine.trainer
+        if another and loss and variant.arguments.get("loss_type") == loss != mine.arguments.get("loss_type"):
+            raise ConfigError(f"preference: trainer_args.loss_type={asked} is method={name}; choose it by that name")
 
 
 def check(settings: PreferenceSettings, parents: Parents) -> None:

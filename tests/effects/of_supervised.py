@@ -98,12 +98,10 @@ def an_anchor_stops_the_drift_of_dynamic_fine_tuning(home: Path, seed: int) -> M
     return Measured(*(made.metrics["anchors/pass_at_1_after"] for made in (drifted, held)), held)
 
 
-def sometimes_right(home: Path, seed: int, wrong: int = 3) -> tuple[Path, Path]:
-    """A policy that gives the right sum about once in `wrong` + 1 times, and the problems."""
+def sometimes_right(home: Path, seed: int) -> tuple[Path, Path]:
+    """A policy that gives the right sum about once in four, and the problems."""
     guesses: list[Row] = [
-        {"prompt": row["prompt"], "completion": str(int(row["reference"]) + off)}
-        for row in SUMS
-        for off in range(wrong + 1)
+        {"prompt": row["prompt"], "completion": str(int(row["reference"]) + off)} for row in SUMS for off in range(4)
     ]
     raw = base(home / "raw", "llama", seed=seed, characters="0123456789+=")
     data = prepared(home / "guesses", guesses, "trajectories")
