@@ -21,6 +21,7 @@ MAY_IMPORT_AT_TOP = {
     "posttrain/generation/decode.py",
     "posttrain/generation/scoring.py",
     "posttrain/generation/transformers.py",
+    "posttrain/training/anchoring.py",
     "posttrain/training/callbacks.py",
     "posttrain/worlds/countdown_base.py",
 }
