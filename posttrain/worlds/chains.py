@@ -1,17 +1,18 @@
-"""Chains of small steps: a world in which the likeliest answer is wrong, and the truth of each step is known.
+"""Chains of small steps: a world in which the commonest answer is often wrong, and the truth of each step is known.
 
-A problem is a few digits, each to be raised by one: `7,2,9=` is answered by `8`, `3`, `0`, one a line. The base
-knows the rule, but more often leaves a large digit (5 to 9) as it is. Steps do not depend on one another, so
+A problem is a few even digits, each to be raised by one: `6,2,8=` is answered by `7;3;9`. The base knows the rule, but
+more often leaves a large digit (4, 6, 8) as it is. Steps do not depend on one another, so
 
-- a chain with large digits is seldom most frequently right: voting is worse than a single sample (`large_right` below
-  one half), while some sample of a few is often right;
-- a prefix with a wrong line can reach nothing right any more, and one without can: every step label can be checked.
+- the commonest answer to a chain with large digits leaves them all as they are (`large_right` is below one half), so
+  voting gains little, while some sample of a few is often right;
+- a prefix with a wrong step can reach nothing right any more, and one without can: every step label can be checked.
 
 What a process reward model, or search guided by one, can add is therefore known by construction.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from posttrain.worlds.countdown_base import EOS, Size, config, one_thread, token
 if TYPE_CHECKING:
     import torch
 
-CHARACTERS = "0123456789,=\n"
-LARGE = 5
+SEPARATOR = ";"  # of steps; AutoTokenizer gives a Qwen2 its own tokenizer, which would read a newline as unknown
+CHARACTERS = f"0123456789,={SEPARATOR}"
+EVEN, LARGE = range(0, 10, 2), 4
 BATCH = 64
 SIZE = Size(hidden=64, intermediate=192, layers=2)  # 0.11M parameters
 
@@ -35,18 +37,18 @@ class Chains:
     """The world's dimensions."""
 
     length: int = 5
-    """Digits of a problem, and lines of its answer."""
+    """Digits of a problem, and steps of its answer."""
     large_right: float = 0.4
     """How often the base raises a large digit."""
     train: int = 192
     held_out: int = 96
-    steps: int = 200
+    steps: int = 150
     learning_rate: float = 4e-3
 
 
 def answer(digits: Sequence[int], slips: Callable[[], bool] = lambda: False) -> str:
-    """Every digit raised by one, nine to zero; `slips` says for each large one whether it stays as it is."""
-    return "\n".join(str(digit if digit >= LARGE and slips() else (digit + 1) % 10) for digit in digits)
+    """Every digit raised by one; `slips` says for each large one whether it stays as it is."""
+    return SEPARATOR.join(str(digit if digit >= LARGE and slips() else digit + 1) for digit in digits)
 
 
 def row(digits: Sequence[int]) -> dict[str, Any]:
@@ -68,8 +70,8 @@ def build(
     world, directory = world or Chains(), Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     chance = random.Random(f"chains {seed}")
-    numbers = chance.sample(range(10**world.length), world.train + world.held_out)
-    rows = [row([int(digit) for digit in f"{number:0{world.length}d}"]) for number in numbers]
+    every = list(itertools.product(EVEN, repeat=world.length))
+    rows = [row(digits) for digits in chance.sample(every, world.train + world.held_out)]
     write_jsonl(directory / "problems.jsonl", rows[: world.train])
     write_jsonl(directory / "held_out.jsonl", rows[world.train :])
     pretrain(directory / "base", world, seed, progress)
@@ -84,7 +86,7 @@ def pretrain(directory: Path, world: Chains, seed: int, progress: Callable[[int,
     characters, chance = tokenizer(CHARACTERS), random.Random(f"chains corpus {seed}")
 
     def draw() -> torch.Tensor:
-        chains = [[chance.randrange(10) for _ in range(world.length)] for _ in range(BATCH)]
+        chains = [[chance.choice(EVEN) for _ in range(world.length)] for _ in range(BATCH)]
         written = [answer(digits, lambda: chance.random() >= world.large_right) for digits in chains]
         texts = [row(digits)["prompt"] + text + EOS for digits, text in zip(chains, written, strict=True)]
         return torch.tensor(characters(texts)["input_ids"])
