@@ -11,7 +11,6 @@ def step_labels(
     labelled: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    separator: str = "\n",
     samples: int = 8,
     max_new_tokens: int = 512,
     temperature: float = 1.0,
@@ -24,7 +23,6 @@ def step_labels(
     Args:
         policy: The completer, which goes on from each step.
         trajectories: Solutions with verifier and reference, such as rollouts.
-        separator: What ends a step.
         samples: Continuations of each prefix.
         max_new_tokens: Longest continuation in tokens.
         temperature: Sampling temperature; 0 is greedy.
