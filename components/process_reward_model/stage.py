@@ -107,7 +107,8 @@ def run(settings: ProcessRewardModelSettings, parents: Parents, out: Path, progr
     rows = [dict(zip(columns, targets(*example, settings.labels), strict=True)) for example in learned]
     with trainer_scratch() as scratch:
         config = trainer_config(TrainingArguments, settings, scratch, remove_unused_columns=False)
-        adapter = lora_config(settings, task="TOKEN_CLS")
+        # PEFT's TOKEN_CLS would put adapters on the head that it trains whole; SEQ_CLS knows to leave it out.
+        adapter = lora_config(settings, task="SEQ_CLS")
         dataset = to_dataset(rows, columns)
         trainer, work = fit(ProcessRewardTrainer, config, dataset, init, progress, peft_config=adapter)
     work.facts = save_policy(trained_model(trainer), init, out, own_config=_HEAD) | {"separator": separator}

@@ -79,10 +79,10 @@ class BeamSearch:
         """One more step of all beams that go on; then the best of each problem."""
         from posttrain.generation.transformers import sample_tokens
 
-        room = self.decoding.max_new_tokens - min(len(beam.so_far.tokens) for _, beam in alive)
+        rooms = [self.decoding.max_new_tokens - len(beam.so_far.tokens) for _, beam in alive]
         changes = {
             "samples": self.expand if step else self.decoding.samples,
-            "max_new_tokens": room,
+            "max_new_tokens": max(rooms),
             # Each step draws anew: a prefix at the place of an earlier one must not get its numbers again.
             "seed": int(np.random.SeedSequence([self.decoding.seed, step]).generate_state(1)[0]),
         }
@@ -92,6 +92,7 @@ class BeamSearch:
             [prompts[number] + beam.so_far.tokens for number, beam in alive],
             self.decoding.model_copy(update=changes),
             stops=self._stops,
+            rooms=rooms,
             batch_rows=self.batch_rows,
         )
         self.tokens += sum(len(each.tokens) for continuations in sampled for each in continuations)
@@ -110,11 +111,9 @@ class BeamSearch:
     def _grown(self, so_far: Completion, more: Completion) -> Completion:
         """Decoded together: some tokenizers drop a space where a text begins."""
         tokens = so_far.tokens + more.tokens
-        most = self.decoding.max_new_tokens
-        full = len(tokens) > most or (len(tokens) == most and more.finish == "stop")
-        finish = "length" if full else more.finish
-        text = self.tokenizer.decode(tokens[:-1] if finish == "eos" else tokens[:most], skip_special_tokens=True)
-        return Completion(text, tokens[:most], (so_far.logprobs + more.logprobs)[:most], finish)
+        full = len(tokens) == self.decoding.max_new_tokens and more.finish == "stop"
+        text = self.tokenizer.decode(tokens[:-1] if more.finish == "eos" else tokens, skip_special_tokens=True)
+        return Completion(text, tokens, so_far.logprobs + more.logprobs, "length" if full else more.finish)
 
     def _best(self, pool: Sequence[Beam]) -> list[Beam]:
         distinct = {tuple(beam.so_far.tokens): beam for beam in reversed(pool)}

@@ -4,7 +4,8 @@
    (2110.14168, section 4.2), or a process reward model by `aggregate` of its steps' P(right). `weighted_majority`:
    votes weigh as much as these scores (2206.02336); a reward model's are made positive by a softmax over the problem's
    samples. `beam`: see `beam.py`.
-2. All methods have the budget of `samples` full-length samples a problem; tokens really sampled are reported.
+2. All methods have the budget of `samples` full-length samples a problem; `beam` may keep short prefixes and drop long
+   ones, so the tokens that were really sampled are reported.
 3. Answers are equal if the verifier names the same one. Its score is never looked at to pick.
 4. The scaffold gap is the pick's accuracy less pass@1 of the same policy on the same problems; beside it stands pass@n,
    what a perfect pick would reach. For `beam`, n plain samples are drawn for this alone.

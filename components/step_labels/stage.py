@@ -35,6 +35,17 @@ from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 
+_COUNTED = (
+    "steps",
+    "without_steps",
+    "truncated",
+    "retokenised",
+    "unscorable",
+    "prefixes",
+    "prefixes_shared",
+    "continuations_unscorable",
+)
+
 Prefix = tuple[str, tuple[int, ...]]  # a problem, and the tokens of prompt and steps
 
 
@@ -103,10 +114,9 @@ def run(settings: StepLabelSettings, parents: Parents, out: Path, progress: Prog
     made = [_row(solution, labels[1:]) for solution, labels in kept]
     write_trajectories(made, out)
     paths = [Reached(solution.problem, labels, solution.finished) for solution, labels in kept]
-    names = ("steps", "without_steps", "truncated", "retokenised", "unscorable", "prefixes", "prefixes_shared")
     return Work(
         facts={"rows": len(made), "shape": "stepwise", "separator": settings.separator, "completer": policy.digest},
-        counts={"solutions": len(rows), "kept": len(made), **{name: counts[name] for name in names}},
+        counts={"solutions": len(rows), "kept": len(made), **{name: counts[name] for name in _COUNTED}},
         metrics=reachability_metrics(paths, settings.seed),
         blocks=reachability_blocks(paths, settings.samples, settings.seed),
     )

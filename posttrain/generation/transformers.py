@@ -59,6 +59,7 @@ def sample_tokens(
     decoding: Decoding,
     *,
     stops: Sequence[int] = (),
+    rooms: Sequence[int] = (),
     batch_rows: int = 512,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Completion]]:
@@ -69,6 +70,7 @@ def sample_tokens(
 
     Args:
         stops: tokens that end a continuation beside EOS, and stay part of it.
+        rooms: most new tokens of each continuation, where they are fewer than `decoding` allows.
         on_progress: called with (prompts done, prompts in all) after each batch.
 
     Raises:
@@ -76,7 +78,8 @@ def sample_tokens(
         PolicyError: the policy's logits are not finite.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    rooms = [_room(index, len(tokens), limit, decoding) for index, tokens in enumerate(rendered)]
+    allowed = rooms or [decoding.max_new_tokens] * len(rendered)
+    rooms = [_room(index, len(rendered[index]), limit, most) for index, most in enumerate(allowed)]
     decode = decode_shared if can_repeat_cache(model) else decode_generate
     eos = _eos_ids(model, tokenizer)
     ends = torch.tensor(sorted({*eos.tolist(), *stops}), dtype=torch.long, device=model.device)
@@ -96,17 +99,17 @@ def sample_tokens(
     return results
 
 
-def _room(index: int, length: int, limit: int | None, decoding: Decoding) -> int:
+def _room(index: int, length: int, limit: int | None, most: int) -> int:
     if length == 0:
         raise DataError(f"prompt {index}: no tokens; give it at least one character")
     if limit is None:
-        return decoding.max_new_tokens
+        return most
     if length >= limit:
         raise DataError(
             f"prompt {index}: {length} tokens leave no room for a new one in the policy's context of {limit}; "
             "shorten the prompt, or use a policy with a longer context"
         )
-    return min(decoding.max_new_tokens, limit - length)
+    return min(most, limit - length)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:

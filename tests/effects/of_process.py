@@ -98,17 +98,17 @@ def against_majority(home: Path, seed: int, method: str) -> Measured:
     return Measured(record(voted).metrics["accuracy"], record(guided).metrics["accuracy"], record(guided))
 
 
-@effect("beam", "accuracy on unseen problems, 8 samples each", margin=0.15, against="majority vote")
+@effect("beam", "accuracy on unseen problems, 8 samples each", margin=0.1, against="majority vote")
 def beam_search_beats_the_majority_at_equal_budget(home: Path, seed: int) -> Measured:
     return against_majority(home, seed, "beam")
 
 
-@effect("best_of_n", "accuracy on unseen problems, 8 samples each", margin=0.08, against="majority vote")
+@effect("best_of_n", "accuracy on unseen problems, 8 samples each", margin=0.05, against="majority vote")
 def best_of_n_beats_the_majority_at_equal_budget(home: Path, seed: int) -> Measured:
     return against_majority(home, seed, "best_of_n")
 
 
-@effect("weighted_majority", "accuracy on unseen problems, 8 samples each", margin=0.08, against="majority vote")
+@effect("weighted_majority", "accuracy on unseen problems, 8 samples each", margin=0.05, against="majority vote")
 def weighted_votes_beat_plain_ones_at_equal_budget(home: Path, seed: int) -> Measured:
     return against_majority(home, seed, "weighted_majority")
 
