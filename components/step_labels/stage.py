@@ -1,4 +1,4 @@
-"""Labels the steps of solutions by rollouts from where each step ends (Math-Shepherd, 2312.08935, section 3.3).
+"""Labels the steps of solutions by rollouts from where each step ends (Math-Shepherd, 2312.08935).
 
 1. A solution is cut after each `separator`; from the prompt and from the end of every step but a finished solution's
    last, the completer samples continuations, and the problem's verifier judges them.
@@ -39,6 +39,7 @@ _COUNTED = (
     "steps",
     "without_steps",
     "truncated",
+    "too_long",
     "retokenised",
     "unscorable",
     "prefixes",
@@ -128,8 +129,9 @@ def _solutions(
     """The rows that have a step to label. Of an unfinished one the last, broken step goes, and what fills the context.
 
     Args:
-        counts: gains `steps`; `without_steps`, rows without a token or a separator; `truncated`; and `retokenised`,
-            whose text has other tokens than were sampled: their prefixes are near the sampled ones, not the same.
+        counts: gains `steps`; `without_steps`, rows without a token or a separator; `truncated`; `too_long`, rows that
+            leave the completer's context no room to go on from a step, left out; and `retokenised`, whose text has
+            other tokens than were sampled: their prefixes are near the sampled ones, not the same.
     """
     for row in rows:
         text, finished = completion_text(row), row.get("finish") != "length"
@@ -138,6 +140,9 @@ def _solutions(
         counts["retokenised"] += sampled > 0 and sampled != len(steps.ids) - steps.start
         counts["without_steps"] += separator not in text
         counts["truncated"] += not finished
+        if context and finished and len(steps.prefix(max(len(steps.ends) - 1, 0))) >= context:
+            counts["too_long"] += 1
+            continue
         if not finished:
             whole = len(steps.ends) - (not text.endswith(separator))
             steps = steps.shortened(sum(not context or end < context for end in steps.ends[: max(whole, 0)]))

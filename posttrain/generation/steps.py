@@ -106,7 +106,7 @@ def separating_tokens(tokenizer: Any, separator: str) -> list[int]:
 
 # A solution's score from those of its steps, each in [0, 1].
 AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "min": min,  # as strong as the weakest step (2305.20050, appendix F)
+    "min": min,  # as strong as its weakest step (as in 2312.08935)
     "product": math.prod,
     "mean": lambda scores: math.fsum(scores) / len(scores),
     "last": lambda scores: scores[-1],

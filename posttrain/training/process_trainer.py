@@ -17,7 +17,7 @@ NOT_A_STEP = -100.0  # the label of a token at which no step ends
 class ProcessRewardTrainer(Trainer):
     """Takes rows of `input_ids` and `labels`, of which one a token is in [0, 1] or NOT_A_STEP.
 
-    The loss is the mean over the steps of a batch of −y log σ(r) − (1 − y) log(1 − σ(r)) (2211.14275, section 2.4).
+    The loss is the mean over the steps of a batch of −y log σ(r) − (1 − y) log(1 − σ(r)) (2211.14275).
     """
 
     def __init__(self, model: str, args: TrainingArguments, peft_config: Any = None, **arguments: Any) -> None:
@@ -32,7 +32,7 @@ class ProcessRewardTrainer(Trainer):
 
             head = get_peft_model(head, peft_config)
         super().__init__(model=head, args=args, data_collator=padded_rows, **arguments)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean already; it is averaged over accumulated batches
+        self.model_accepts_loss_kwargs = False  # the loss is a mean already, and is averaged over accumulated batches
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
         """The mean loss of the batch's steps."""

@@ -85,6 +85,7 @@ def test_what_is_left_out_is_counted(policy: Path, tmp_path: Path) -> None:
         "steps": 15,
         "without_steps": 2,
         "truncated": 2,
+        "too_long": 0,
         "retokenised": 0,
         "unscorable": 1,
         "prefixes": 16,  # 3 + 3 + 2 of the first problem, 3 + 1 + 2 of the second, and 2 of what cannot be scored
@@ -135,6 +136,15 @@ def test_rollouts_of_the_library_are_cut_where_they_were_sampled(policy: Path, t
     hidden = sum(len(row["logprobs"]) - (row["finish"] == "eos") != len(row["completion"]) for row in rows)
     assert (counts["solutions"], counts["retokenised"]) == (16, hidden)
     assert 0 < hidden < 16
+
+
+def test_what_fills_the_completers_context_is_left_out(policy: Path, tmp_path: Path) -> None:
+    short = base(tmp_path / "short", "llama", characters="abc;?123", context=12)
+    rows = [solution("1", "a;b"), solution("2", "a" * 12 + ";b"), solution("3", "b;" * 8, finish="length")]
+    data = prepared(tmp_path / "solutions", rows, "trajectories")
+    made = run("step_labels", tmp_path / "labelled", SOME, policy=short, trajectories=data)
+    assert [len(row["labels"]) for row in read_trajectories(made)] == [2, 4], "2 + 8 tokens leave room for one more"
+    assert (record(made).counts["too_long"], record(made).counts["kept"]) == (1, 2)
 
 
 def test_the_same_seed_gives_the_same_labels(policy: Path, tmp_path: Path) -> None:
