@@ -18,6 +18,8 @@ from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.errors import ConfigError
+from posttrain.storage.uris import CREDENTIALS
+from posttrain.training.tracking import RUN_VARIABLE
 
 
 class Scheduling(BaseModel):
@@ -51,7 +53,9 @@ class RunTime:
 RUN_TIME: Mapping[str, RunTime] = {
     "schedule_control_image": RunTime(str, CONTROL, "Image of stages without a model."),
     "schedule_train_image": RunTime(str, TRAIN, "Image of stages with a model."),
-    "schedule_gpu_count": RunTime(str, "1", "Accelerators per pod that holds a model; 0 for none."),
+    "schedule_gpu_count": RunTime(
+        str, "1", "Accelerators per pod that holds a model, all used by training; 0 for none."
+    ),
     "schedule_gpu_type": RunTime(str, "nvidia.com/gpu", "Resource name of the accelerator."),
     "schedule_node_selector": RunTime(dict, {}, "Node labels that pods with a model need."),
     "schedule_tolerations": RunTime(list, [], "Tolerations of pods with a model, as in a pod spec."),
@@ -80,9 +84,6 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # What KFP calls backoff_max_duration is the budget of all attempts from the start of the first: its default of an hour
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
-
-# Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
 
 
 def parameters() -> list[inspect.Parameter]:
@@ -113,8 +114,10 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
         task.set_retry(scheduling.retries, scheduling.retry_backoff, backoff_factor=2.0, backoff_max_duration=budget)
     kubernetes.set_timeout(task, int(scheduling.timeout_hours * 3600))
     kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
-    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in CREDENTIALS}, optional=True)
     if image == "train":
+        # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
+        kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
         _place_model(task, scheduling, values)
 
 

@@ -53,6 +53,12 @@ class StorageError(PosttrainError, OSError):
     exit_code = RETRYABLE
 
 
+class GroupError(PosttrainError, RuntimeError):
+    """A process of a group was killed, without a word of its own; a retry may help."""
+
+    exit_code = RETRYABLE
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for a misspelt name: `; did you mean 'x'?` or the list of what exists."""
     known = sorted(known)

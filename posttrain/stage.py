@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from posttrain.artifacts.digests import digest_of
 from posttrain.artifacts.provenance import Trace
 from posttrain.artifacts.record import Environment, ParentRef, Record
 from posttrain.errors import ConfigError, ContractError, nearest
-from posttrain.progress import Progress
+from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.taxonomy import METHODS, Kind
 
@@ -100,6 +101,7 @@ class Work:
     made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries, where other processes loaded them
 
 
 @dataclass(frozen=True)
@@ -153,20 +155,19 @@ def execute(
     Raises:
         PosttrainError: a setting, a parent or a contract is wrong, or storage failed.
     """
+    from posttrain.training.launch import run_work
+    from posttrain.training.tracking import write_events
+
     started, clock = datetime.now(UTC), time.monotonic()
-    chosen = parse_settings(stage.settings, settings, stage.name)
-    stage.check_settings(chosen)
-    opened = open_parents(stage, _shared(stage, parents, chosen.also))
-    absent, opened = opened.absence(stage), opened.present()
-    if not absent:
-        enough_room(out, stage.size(opened))
-        stage.check(chosen, opened)
+    chosen, opened, absent = _checked(stage, parents, settings, out)
     progress = Progress(chosen.name or stage.name)
     progress.event("start")
     with whole_or_nothing(out) as scratch:
-        work = Work(absent=absent) if absent else stage.run(chosen, opened, scratch, progress)
+        work = Work(absent=absent) if absent else run_work(stage, chosen, opened, scratch, progress)
         if work.trace:
             provenance.agree(stage.method_of(chosen), work.trace, chosen.accept_provenance)
+        if work.curves:
+            write_events(scratch, work.curves)
         record = work.made or _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
         record.write(scratch)
     if page is not None:
@@ -176,6 +177,34 @@ def execute(
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
     progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
     return record
+
+
+def join(stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]) -> None:
+    """Take part in a stage that the first of several nodes runs by `execute`: the same checks and work, nothing kept.
+
+    Raises:
+        PosttrainError: as in `execute`.
+    """
+    from posttrain.training.launch import run_work
+
+    with tempfile.TemporaryDirectory(prefix="posttrain-node-") as scratch:
+        chosen, opened, absent = _checked(stage, parents, settings, Path(scratch))
+        if not absent:
+            run_work(stage, chosen, opened, Path(scratch), Silence(stage.name))
+
+
+def _checked(
+    stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], settings: Mapping[str, Any], out: Path
+) -> tuple[AnySettings, Parents, str]:
+    """The settings, the parents that are there, and why there is nothing to do; contracts hold if there is."""
+    chosen = parse_settings(stage.settings, settings, stage.name)
+    stage.check_settings(chosen)
+    opened = open_parents(stage, _shared(stage, parents, chosen.also))
+    absent, opened = opened.absence(stage), opened.present()
+    if not absent:
+        enough_room(out, stage.size(opened))
+        stage.check(chosen, opened)
+    return chosen, opened, absent
 
 
 def _shared(
@@ -244,14 +273,14 @@ def _record(
         counts=work.counts,
         curves=work.curves,
         absent=work.absent,
-        environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
+        environment=Environment(versions=versions() | work.versions, image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
         seconds=seconds,
         ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}

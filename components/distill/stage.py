@@ -27,6 +27,7 @@ from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
+from posttrain.training.hardware import global_batch
 from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
@@ -82,7 +83,7 @@ def check(settings: DistillSettings, parents: Parents) -> None:
         agree_on_text(init, teacher, ("init", name), settings.accept_differences)
     if settings.method == "on_policy_distillation":
         problems = read_problems(_needs(parents, "problems", settings.method).path, settings.slices)
-        enough_prompts(len(problems), settings.batch_size * settings.accumulation)
+        enough_prompts(len(problems), global_batch(settings))
         check_prompts_fit(init, problems, settings.max_new_tokens)
         routed(problems, settings.routes, len(teachers))
         for name, teacher in zip(names, teachers, strict=True):
@@ -150,6 +151,7 @@ def _on_policy(settings: DistillSettings, parents: Parents, out: Path, progress:
 
     from posttrain.training.arguments import trainer_config
     from posttrain.training.online import measuring, prompt_dataset, trace_of
+    from posttrain.training.ranks import summed
     from posttrain.training.run import train, trainer_scratch
     from posttrain.training.teachers import RoutesTeachers
 
@@ -177,7 +179,9 @@ def _on_policy(settings: DistillSettings, parents: Parents, out: Path, progress:
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     work.counts = {"problems": len(problems), "rollouts": work.trace.rows}
     if len(teachers) > 1:
-        work.counts |= {f"rollouts_teacher_{index + 1}": count for index, count in sorted(trainer.routed.items())}
+        work.counts |= {
+            f"rollouts_teacher_{index + 1}": count for index, count in sorted(summed(trainer.routed).items())
+        }
     return work
 
 

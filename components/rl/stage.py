@@ -32,6 +32,7 @@ from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
+from posttrain.training.hardware import global_batch
 from posttrain.training.online import enough_prompts
 from posttrain.training.settings import TrainSettings
 
@@ -99,7 +100,7 @@ def _family(settings: RLSettings) -> str:
 def check(settings: RLSettings, parents: Parents) -> None:
     """Prompts must fit, there must be enough of them for a step, and the reward must have its model."""
     init, problems = parents.one("init"), read_problems(parents.one("problems").path, settings.slices)
-    enough_prompts(len(problems), settings.batch_size * settings.accumulation // settings.group_size)
+    enough_prompts(len(problems), global_batch(settings) // settings.group_size)
     check_prompts_fit(init, problems, settings.max_new_tokens)
     reward_model = parents.maybe("reward_model")
     if (settings.reward == "verifier") == (reward_model is not None):
@@ -116,6 +117,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
 
     from posttrain.training.arguments import trainer_config
     from posttrain.training.online import measuring, prompt_dataset, refuse_planned_staleness, trace_of
+    from posttrain.training.ranks import summed
     from posttrain.training.run import train, trainer_scratch
     from posttrain.training.staleness import expected_staleness
 
@@ -148,7 +150,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
             **rewards(settings.reward, problems, parents.maybe("reward_model"), counts),
         )
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
-    work.counts = {"problems": len(problems), **counts}
+    work.counts = {"problems": len(problems), **summed(counts)}
     return work
 
 
