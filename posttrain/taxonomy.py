@@ -48,6 +48,7 @@ class Kind(StrEnum):
     TRAJECTORIES = "trajectories"
     EVALUATION = "evaluation"
     REWARD_MODEL = "reward_model"
+    PROCESS_REWARD_MODEL = "process_reward_model"
     DIAGNOSIS = "diagnosis"
     RECOMMENDATION = "recommendation"
     DECISION = "decision"
@@ -85,6 +86,11 @@ METHODS: dict[str, Method] = {
         Method("rollout", "rollout", "Sample a policy"),
         Method("verify", "verify", "Score trajectories"),
         Method("revise", "revise", "Have a policy criticise and revise answers", paper="2212.08073"),
+        Method("step_labels", "step_labels", "Label steps by rollouts from them", paper="2312.08935"),
+        Method("majority", "search", "Majority vote (self-consistency)", paper="2203.11171"),
+        Method("best_of_n", "search", "Best of n by a reward model", paper="2110.14168"),
+        Method("weighted_majority", "search", "Vote weighted by a reward model", paper="2206.02336"),
+        Method("beam", "search", "Beam search over steps by a process reward model", paper="2408.03314"),
         Method("best_worst", "pairs", "Pairs of the best and the worst answers", paper="2404.19733"),
         Method("margin", "pairs", "Pairs of the answers farthest apart", paper="2404.19733"),
         Method("random", "pairs", "Random pairs of a better and a worse answer", paper="2404.19733"),
@@ -112,6 +118,15 @@ METHODS: dict[str, Method] = {
         Method("cpo", "preference", "Contrastive preference optimisation (CPO)", _OFF, _PREFERENCES, _R, "2401.08417"),
         Method("orpo", "preference", "Odds-ratio preference optimisation (ORPO)", _OFF, _PREFERENCES, _R, "2403.07691"),
         Method("reward_model", "reward_model", "Bradley–Terry reward model", _OFF, _PREFERENCES, _R, "2203.02155"),
+        Method(
+            "process_reward_model",
+            "process_reward_model",
+            "Process reward model",
+            _OFF,
+            Interface.PROCESS,
+            _R,
+            "2211.14275",
+        ),
         Method("grpo", "rl", "GRPO", _ON, _REWARDS, _R, "2402.03300"),
         Method("dr_grpo", "rl", "Dr. GRPO", _ON, _REWARDS, _R, "2503.20783"),
         Method("dapo", "rl", "DAPO loss", _ON, _REWARDS, _R, "2503.14476"),

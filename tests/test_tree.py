@@ -19,10 +19,12 @@ HEAVY = {"torch", "transformers", "trl", "kfp", "datasets", "peft", "accelerate"
 MAY_IMPORT_AT_TOP = {
     "posttrain/generation/batch.py",
     "posttrain/generation/decode.py",
+    "posttrain/generation/process.py",
     "posttrain/generation/scoring.py",
     "posttrain/generation/transformers.py",
     "posttrain/training/anchoring.py",
     "posttrain/training/callbacks.py",
+    "posttrain/training/process_trainer.py",
     "posttrain/worlds/countdown_base.py",
 }
 

@@ -10,7 +10,7 @@ that returns `decoding.samples` completions of every prompt, in the order of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from posttrain.artifacts.policy import eos_ids, inspect_policy
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError, PolicyError
-from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.decoding import Completion, Decoding, Finish
 from posttrain.generation.tokenizer import load_tokenizer, render_all
 
 OnProgress = Callable[[int, int], None]
@@ -54,7 +54,13 @@ class Asked:
         tokenizer = load_tokenizer(directory)
         rendered = render_all(tokenizer, prompts)
         ends = {*eos_ids(directory), tokenizer.eos_token_id} - {None}
-        return cls(tokenizer, rendered, rooms(rendered, context or None, decoding), sorted(ends), decoding)
+        return cls(
+            tokenizer,
+            rendered,
+            rooms(rendered, context or None, [decoding.max_new_tokens] * len(rendered)),
+            sorted(ends),
+            decoding,
+        )
 
     @property
     def longest(self) -> int:
@@ -95,13 +101,13 @@ def request_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]) >> 12
 
 
-def rooms(rendered: Sequence[Sequence[int]], context: int | None, decoding: Decoding) -> list[int]:
-    """How many new tokens each prompt may get: `max_new_tokens`, or fewer where the policy's context ends first.
+def rooms(rendered: Sequence[Sequence[int]], context: int | None, most: Sequence[int]) -> list[int]:
+    """How many new tokens each prompt may get: as many as `most` says, or fewer where the policy's context ends first.
 
     Raises:
         DataError: a prompt is empty, or leaves no room at all.
     """
-    return [_room(index, len(tokens), context, decoding.max_new_tokens) for index, tokens in enumerate(rendered)]
+    return [_room(index, len(tokens), context, most[index]) for index, tokens in enumerate(rendered)]
 
 
 def _room(index: int, length: int, context: int | None, new_tokens: int) -> int:
@@ -117,8 +123,13 @@ def _room(index: int, length: int, context: int | None, new_tokens: int) -> int:
     return min(new_tokens, context - length)
 
 
-def completions_of(drawn: Iterable[Drawn], eos: set[int], tokenizer: Any) -> list[Completion]:
-    """Completions from tokens, each of which ends with its first EOS or at the end of its room.
+def completions_of(
+    drawn: Iterable[Drawn], eos: set[int], tokenizer: Any, stops: Collection[int] = ()
+) -> list[Completion]:
+    """Completions from tokens, each of which ends with its first EOS or stop, or at the end of its room.
+
+    Args:
+        stops: tokens at which sampling stopped, too; they stay part of the completion.
 
     Raises:
         PolicyError: a log-probability is not finite.
@@ -126,13 +137,14 @@ def completions_of(drawn: Iterable[Drawn], eos: set[int], tokenizer: Any) -> lis
     rows = list(drawn)
     if not all(map(math.isfinite, (logprob for _, logprobs in rows for logprob in logprobs))):
         raise PolicyError("the policy's logits are NaN or infinite: its training diverged; use an earlier checkpoint")
-    stopped = [tokens[-1] in eos for tokens, _ in rows]
+    ends = [tokens[-1] for tokens, _ in rows]
+    finishes: list[Finish] = ["eos" if end in eos else "stop" if end in stops else "length" for end in ends]
     # An EOS named by the generation config alone need not be a special token, so it is cut rather than skipped.
     texts = tokenizer.batch_decode(
-        [tokens[:-1] if stop else tokens for (tokens, _), stop in zip(rows, stopped, strict=True)],
+        [tokens[:-1] if finish == "eos" else tokens for (tokens, _), finish in zip(rows, finishes, strict=True)],
         skip_special_tokens=True,
     )
     return [
-        Completion(text, tokens, logprobs, "eos" if stop else "length")
-        for text, (tokens, logprobs), stop in zip(texts, rows, stopped, strict=True)
+        Completion(text, tokens, logprobs, finish)
+        for text, (tokens, logprobs), finish in zip(texts, rows, finishes, strict=True)
     ]

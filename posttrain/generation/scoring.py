@@ -87,9 +87,9 @@ def _completions(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """For each text its index, and the log-probabilities of every word at its completion's tokens, [T, V] float32."""
     with evaluating(model), torch.inference_mode():
-        for members in _batches(encoded, batch_rows, on_progress):
+        for members in by_length([row.ids for row in encoded], batch_rows, on_progress):
             rows = [encoded[index] for index in members]
-            logits = model(**_padded(rows, 0, model.device), use_cache=False).logits
+            logits = model(**padded([row.ids for row in rows], 0, model.device), use_cache=False).logits
             for index, row, row_logits in zip(members, rows, logits, strict=True):
                 # Float32 a row at a time: a batch would double what the forward holds.
                 logprobs_TV = row_logits[row.start - 1 : len(row.ids) - 1].float().log_softmax(-1)
@@ -109,23 +109,31 @@ def reward_scores(
         DataError: no token stands before a completion, or a text is longer than the reward model's context.
         PolicyError: the directory's weights have no head of one label; Transformers would make up a random one.
     """
-    model, tokenizer = _load_reward_model(directory), load_tokenizer(directory)
+    from transformers import AutoModelForSequenceClassification
+
+    model, tokenizer = load_scorer(directory, AutoModelForSequenceClassification), load_tokenizer(directory)
     # The head reads the last token that is not padding, by its id.
     model.config.pad_token_id = tokenizer.pad_token_id
     encoded = encode_all(tokenizer, [_as_messages(text) for text in texts], context_of(model))
     scores_N = np.zeros(len(texts))
     with torch.inference_mode():
-        for members in _batches(encoded, batch_rows, on_progress):
-            rows = _padded([encoded[index] for index in members], tokenizer.pad_token_id, model.device)
+        for members in by_length([row.ids for row in encoded], batch_rows, on_progress):
+            rows = padded([encoded[index].ids for index in members], tokenizer.pad_token_id, model.device)
             scores_N[members] = model(**rows).logits[:, 0].float().cpu().numpy()
     return scores_N
 
 
-def _load_reward_model(directory: Path) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def load_scorer(directory: Path, head: Any) -> Any:
+    """A model with a head of one label, ready to score.
 
+    Args:
+        head: the class of Transformers' that reads it, as `AutoModelForSequenceClassification`.
+
+    Raises:
+        PolicyError: the directory's weights have no such head; Transformers would make up a random one.
+    """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, info = AutoModelForSequenceClassification.from_pretrained(
+    model, info = head.from_pretrained(
         directory,
         num_labels=1,
         dtype=torch.float32 if place.type == "cpu" else "auto",
@@ -194,20 +202,23 @@ def _encode(tokenizer: Any, text: Text) -> Encoded:
     return Encoded(whole, next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(prompt), len(whole))))
 
 
-def _batches(encoded: Sequence[Encoded], batch_rows: int, on_progress: OnProgress | None) -> Iterator[list[int]]:
+def by_length(
+    encoded: Sequence[list[int]], batch_rows: int, on_progress: OnProgress | None = None
+) -> Iterator[list[int]]:
     """Texts by index, of like length; the longest first, so that what does not fit in memory fails at once."""
-    order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index].ids))
+    order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
     done = 0
     while done < len(order):
-        rows = min(batch_rows, max(1, _BATCH_TOKENS // len(encoded[order[done]].ids)))
+        rows = min(batch_rows, max(1, _BATCH_TOKENS // len(encoded[order[done]])))
         yield order[done : done + rows]
         done = min(done + rows, len(order))
         if on_progress is not None:
             on_progress(done, len(order))
 
 
-def _padded(rows: Sequence[Encoded], fill: int, device: torch.device) -> dict[str, torch.Tensor]:
-    width = max(len(row.ids) for row in rows)
-    ids = [row.ids + [fill] * (width - len(row.ids)) for row in rows]
-    mask = [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows]
+def padded(rows: Sequence[list[int]], fill: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Token ids and mask, padded on the right, as a model's arguments."""
+    width = max(map(len, rows))
+    ids = [row + [fill] * (width - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
     return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}

@@ -60,23 +60,41 @@ def sample(
     batch_rows: int = 512,
     on_progress: OnProgress | None = None,
 ) -> list[list[Completion]]:
-    """`decoding.samples` completions of every prompt, in the order of the prompts.
+    """`decoding.samples` completions of every prompt, in the order of the prompts; see `sample_tokens`."""
+    rendered = render_all(tokenizer, prompts)
+    return sample_tokens(model, tokenizer, rendered, decoding, batch_rows=batch_rows, on_progress=on_progress)
+
+
+def sample_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: list[list[int]],
+    decoding: Decoding,
+    *,
+    stops: Sequence[int] = (),
+    most: Sequence[int] = (),
+    batch_rows: int = 512,
+    on_progress: OnProgress | None = None,
+) -> list[list[Completion]]:
+    """`decoding.samples` continuations of every sequence of token ids, in their order.
 
     The random numbers belong to (seed, prompt's index, sample, position), not to the batch: `batch_rows` (prompts x
     samples decoded together) changes speed and memory, and completions only where it changes a logit's last bits.
 
     Args:
+        stops: tokens that end a continuation beside EOS, and stay part of it.
+        most: new tokens that each continuation may have, where they are fewer than `decoding` allows.
         on_progress: called with (prompts done, prompts in all) after each batch.
 
     Raises:
         DataError: a prompt is empty, or leaves no room for a new token in the policy's context.
         PolicyError: the policy's logits are not finite.
     """
-    rendered = render_all(tokenizer, prompts)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = rooms(rendered, context, decoding)
+    room = rooms(rendered, context, most or [decoding.max_new_tokens] * len(rendered))
     decode = decode_shared if can_repeat_cache(model) else decode_generate
     eos = _eos_ids(model, tokenizer)
+    ends = torch.tensor(sorted({*eos.tolist(), *stops}), dtype=torch.long, device=model.device)
     results: list[list[Completion]] = [[] for _ in rendered]
     done = 0
     with evaluating(model), torch.inference_mode():
@@ -84,7 +102,7 @@ def sample(
             for start in range(0, decoding.samples, batch_rows):
                 samples = range(start, min(start + batch_rows, decoding.samples))
                 batch = Batch.of(members, samples, rendered, room, decoding, model.device)
-                drawn = _completions(*decode(model, batch, eos), batch, eos, tokenizer)
+                drawn = _completions(*decode(model, batch, ends), batch, ends, set(eos.tolist()), tokenizer)
                 for row, completion in enumerate(drawn):
                     results[members[row // len(samples)]].append(completion)
             done += len(members)
@@ -114,14 +132,20 @@ def _batches(rendered: list[list[int]], rooms: list[int], size: int, equal_room:
 
 
 def _completions(
-    tokens: torch.Tensor, logprobs: torch.Tensor, batch: Batch, eos: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    tokens: torch.Tensor,
+    logprobs: torch.Tensor,
+    batch: Batch,
+    ends: torch.Tensor,
+    eos: set[int],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[Completion]:
-    """The completions of [R, T] draws, each cut at its first EOS or at the end of its room."""
-    hit = torch.isin(tokens, eos)
+    """The completions of [R, T] draws, each cut at its first end (EOS or a stop), or at the end of its room."""
+    hit = torch.isin(tokens, ends)
     first = torch.where(hit.any(-1), hit.int().argmax(-1) + 1, tokens.shape[1])
-    ends = torch.minimum(first, batch.room).tolist()
-    drawn = zip(tokens.tolist(), logprobs.tolist(), ends, strict=True)
-    return completions_of([(row[:end], values[:end]) for row, values, end in drawn], set(eos.tolist()), tokenizer)
+    lengths = torch.minimum(first, batch.room).tolist()
+    drawn = zip(tokens.tolist(), logprobs.tolist(), lengths, strict=True)
+    rows = [(row[:length], values[:length]) for row, values, length in drawn]
+    return completions_of(rows, eos, tokenizer, set(ends.tolist()))
 
 
 @contextmanager

@@ -79,13 +79,21 @@ def check_trainer_args(config: str, settings: TrainSettings) -> None:
     """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
 
     Args:
-        config: the name of a TRL config class, as `trl_class` takes it.
+        config: the name of a TRL config class, as `trl_class` takes it, or `TrainingArguments`, from which all come.
 
     Raises:
         ConfigError: an argument is unknown, or belongs to a setting.
     """
     if settings.trainer_args and importlib.util.find_spec("trl"):
-        _checked(trl_class(config), settings.trainer_args, set())
+        _checked(_config_class(config), settings.trainer_args, set())
+
+
+def _config_class(name: str) -> Any:
+    if name != "TrainingArguments":
+        return trl_class(name)
+    from transformers import TrainingArguments
+
+    return TrainingArguments
 
 
 def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:

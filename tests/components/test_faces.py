@@ -28,6 +28,7 @@ TITLES = {
     Kind.TRAJECTORIES: "system.Dataset",
     Kind.EVALUATION: "system.Dataset",
     Kind.REWARD_MODEL: "system.Model",
+    Kind.PROCESS_REWARD_MODEL: "system.Model",
     Kind.DIAGNOSIS: "system.Artifact",
     Kind.RECOMMENDATION: "system.Artifact",
     Kind.DECISION: "system.Artifact",
