@@ -23,6 +23,7 @@ from posttrain.errors import (
     VerifierError,
 )
 from posttrain.stage import Work, execute, open_parents
+from posttrain.taxonomy import Kind
 from tests.disk import small_disk
 from tests.made import based, demo, evaluated, prepared, problem, refused, rolled_out
 from tests.tiny import CONTEXT, tiny_policy
