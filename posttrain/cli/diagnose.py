@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posttrain.components.catalogue import load_stages
 from rich.console import Console
 
 from posttrain.cli.show import print_table, table
-from posttrain.components.catalogue import load_stages
 from posttrain.diagnosis.diagnosis import ALL, Diagnosis, read_diagnosis
 from posttrain.diagnosis.intervals import Interval
 from posttrain.diagnosis.recommend import RECIPE_FILE, Recommendation, read_recommendation

@@ -13,9 +13,10 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from posttrain.components.catalogue import load_stages
+
 from posttrain.cli.arguments import changed, parse_inputs, refuse_missing
 from posttrain.cli.watch import Watcher
-from posttrain.components.catalogue import load_stages
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.progress import EVENTS_VARIABLE
 from posttrain.recipes.load import check_recipe, in_order, load_recipe

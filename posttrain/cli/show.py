@@ -15,6 +15,7 @@ from posttrain.taxonomy import METHODS
 def show_recipes() -> None:
     """The named recipes."""
     from posttrain.components.catalogue import load_stages
+
     from posttrain.recipes.load import load_recipe, named_recipes
 
     stages = load_stages()
@@ -28,6 +29,7 @@ def show_recipes() -> None:
 def show_recipe(name: str) -> None:
     """One recipe: what it needs and what it does."""
     from posttrain.components.catalogue import load_stages
+
     from posttrain.recipes.load import load_recipe
     from posttrain.settings import parse_settings
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,18 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
         raise ConfigError(f"{config.__name__}: {str(error).splitlines()[0]}") from error
 
 
-def check_trainer_args(config: str, settings: TrainSettings) -> None:
+def check_trainer_args(config: str, settings: TrainSettings, owned: Collection[str] = ()) -> None:
     """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
 
     Args:
         config: the name of a TRL config class, as `trl_class` takes it.
+        owned: arguments that the stage derives from its own settings.
 
     Raises:
         ConfigError: an argument is unknown, or belongs to a setting.
     """
     if settings.trainer_args and importlib.util.find_spec("trl"):
-        _checked(trl_class(config), settings.trainer_args, set())
+        _checked(trl_class(config), settings.trainer_args, set(owned))
 
 
 def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:
