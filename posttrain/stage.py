@@ -127,6 +127,7 @@ class Stage(Generic[AnySettings]):
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+    foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""
@@ -135,6 +136,10 @@ class Stage(Generic[AnySettings]):
     def method_of(self, settings: AnySettings) -> str:
         """The catalogue's name for what these settings do."""
         return self.method(settings) if callable(self.method) else self.method or self.name
+
+    def remedy(self, role: str) -> str:
+        """What to do about a parent that it does not take."""
+        return f"; {self.foreign[role]}" if role in self.foreign else nearest(role, self.parents)
 
 
 def execute(
@@ -239,7 +244,7 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
     """
     for role in parents:
         if role not in stage.parents:
-            raise ContractError(f"{stage.name}: no parent is called {role!r}{nearest(role, stage.parents)}")
+            raise ContractError(f"{stage.name}: no parent is called {role!r}{stage.remedy(role)}")
     opened: dict[str, list[Artifact]] = {}
     for role, spec in stage.parents.items():
         paths = parents.get(role, [])
