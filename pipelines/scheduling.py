@@ -53,6 +53,7 @@ class RunTime:
 RUN_TIME: Mapping[str, RunTime] = {
     "schedule_control_image": RunTime(str, CONTROL, "Image of stages without a model."),
     "schedule_train_image": RunTime(str, TRAIN, "Image of stages with a model."),
+    "schedule_sample_image": RunTime(str, TRAIN, "Image of stages that sample; backend=vllm needs one with vLLM."),
     "schedule_gpu_count": RunTime(
         str, "1", "Accelerators per pod that holds a model, all used by training; 0 for none."
     ),
@@ -85,6 +86,9 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
 
+# Secret keys that become environment variables of the same name; each may be absent.
+_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY", "POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY")
+
 
 def parameters() -> list[inspect.Parameter]:
     """The pipeline parameters that scheduling adds."""
@@ -103,7 +107,7 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
     """Apply everything to one task.
 
     Args:
-        image: "control" or "train", as the stage declares.
+        image: "control", "train" or "sample", as the stage declares.
         values: the pipeline's parameters by name.
     """
     # A pipeline's result depends on what lies behind its URIs, which KFP's cache key does not see.
@@ -114,10 +118,11 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
         task.set_retry(scheduling.retries, scheduling.retry_backoff, backoff_factor=2.0, backoff_max_duration=budget)
     kubernetes.set_timeout(task, int(scheduling.timeout_hours * 3600))
     kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
-    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in CREDENTIALS}, optional=True)
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
     if image == "train":
         # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
+    if image != "control":
         _place_model(task, scheduling, values)
 
 

@@ -39,6 +39,7 @@ _RECORDED_LIBRARIES = (
     "datasets",
     "pyarrow",
     "numpy",
+    "vllm",
 )
 
 
@@ -47,6 +48,7 @@ class ParentSpec:
     """A parent that a stage takes: its kind, how many at most, and whether it can do without.
 
     A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
+    Without an `awaited` one a stage can do if none was given, but not if the one that was given is absent.
     """
 
     kind: Kind
@@ -54,6 +56,7 @@ class ParentSpec:
     required: bool = True
     help: str = ""
     shared: bool = False
+    awaited: bool = False
 
 
 class Parents:
@@ -64,8 +67,8 @@ class Parents:
 
     def absence(self, stage: Stage[Any]) -> str:
         """Why the stage has nothing to do: a parent that it requires was not given; empty if all are there."""
-        required = [role for role, spec in stage.parents.items() if spec.required]
-        given = [artifact.record for role in required for artifact in self._by_role[role]]
+        needed = [role for role, spec in stage.parents.items() if spec.required or spec.awaited]
+        given = [artifact.record for role in needed for artifact in self._by_role[role]]
         return next((record.absent for record in given if record.absent), "")
 
     def present(self) -> Parents:
@@ -110,7 +113,7 @@ class Stage(Generic[AnySettings]):
 
     `check_settings` raises what settings alone show to be wrong, so a recipe is refused when it is compiled; `check`
     what the parents show, before anything expensive; `run` writes the artifact's content into its directory.
-    `image` is the image it needs: "control" (no torch) or "train".
+    `image` is the image it needs: "control" (no torch), "train", or "sample" (as "train", and with vLLM if asked for).
     """
 
     name: str
@@ -124,6 +127,7 @@ class Stage(Generic[AnySettings]):
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+    foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""
@@ -132,6 +136,10 @@ class Stage(Generic[AnySettings]):
     def method_of(self, settings: AnySettings) -> str:
         """The catalogue's name for what these settings do."""
         return self.method(settings) if callable(self.method) else self.method or self.name
+
+    def remedy(self, role: str) -> str:
+        """What to do about a parent that it does not take."""
+        return f"; {self.foreign[role]}" if role in self.foreign else nearest(role, self.parents)
 
 
 def execute(
@@ -236,7 +244,7 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
     """
     for role in parents:
         if role not in stage.parents:
-            raise ContractError(f"{stage.name}: no parent is called {role!r}{nearest(role, stage.parents)}")
+            raise ContractError(f"{stage.name}: no parent is called {role!r}{stage.remedy(role)}")
     opened: dict[str, list[Artifact]] = {}
     for role, spec in stage.parents.items():
         paths = parents.get(role, [])
@@ -283,4 +291,11 @@ def _record(
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in loaded}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # vLLM's build for CPUs is distributed under another name
+        return str(getattr(sys.modules[name], "__version__", "unknown"))

@@ -84,6 +84,15 @@ _VARIANTS: dict[str, Variant] = {
 }
 
 
+# Arguments that TRL takes with any method of a trainer, and reads with these alone.
+_ONLY_FOR = {
+    "label_smoothing": ("robust_dpo", "exo", "aot", "cpo", "simpo"),
+    "simpo_gamma": ("simpo",),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+}
+
+
 class PreferenceSettings(TrainSettings):
     """Preference optimisation."""
 
@@ -110,7 +119,29 @@ def check_settings(settings: PreferenceSettings) -> None:
     """TRL must know the arguments, and KTO needs neighbours."""
     if settings.method == "kto" and settings.batch_size < 2:
         raise ConfigError("preference: batch_size=1 with method=kto, which compares rows of a batch; give at least 2")
+    for argument, methods in _ONLY_FOR.items():
+        if argument in settings.trainer_args and settings.method not in methods:
+            raise ConfigError(
+                f"preference: trainer_args.{argument} does nothing with method={settings.method}; it is for "
+                f"{', '.join(methods)}"
+            )
+    _refuse_disguise(settings)
     check_trainer_args(f"{_VARIANTS[settings.method].trainer}Config", settings)
+
+
+def _refuse_disguise(settings: PreferenceSettings) -> None:
+    """A loss that has a name here goes by it: the record tells the method, not the arguments.
+
+    Raises:
+        ConfigError: `trainer_args` turn the method into another one.
+    """
+    mine = _VARIANTS[settings.method]
+    asked = settings.trainer_args.get("loss_type")
+    loss = [asked] if isinstance(asked, str) and mine.trainer == "DPO" else asked
+    for name, variant in _VARIANTS.items():
+        another = name != settings.method and variant.trainer == mine.trainer
+        if another and loss and variant.arguments.get("loss_type") == loss != mine.arguments.get("loss_type"):
+            raise ConfigError(f"preference: trainer_args.loss_type={asked} is method={name}; choose it by that name")
 
 
 def check(settings: PreferenceSettings, parents: Parents) -> None:

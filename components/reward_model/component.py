@@ -11,6 +11,10 @@ def reward_model(
     reward_model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    verified: dsl.Input[dsl.Dataset] = None,
+    members_1: dsl.Input[dsl.Model] = None,
+    members_2: dsl.Input[dsl.Model] = None,
+    members_3: dsl.Input[dsl.Model] = None,
     learning_rate: float = 1e-4,
     epochs: float = 1.0,
     max_steps: int = 0,
@@ -30,6 +34,10 @@ def reward_model(
     Args:
         init: The policy whose body the reward model takes.
         data: Preference rows: prompt, chosen, rejected.
+        verified: Scored answers or preferences to judge it by, not trained on.
+        members_1: Another reward model of its ensemble: how far do they disagree?
+        members_2: And another.
+        members_3: And another.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
@@ -46,7 +54,7 @@ def reward_model(
 
     Returns:
         reward_model: A sequence classifier with one label, with its record.
-        metrics: Accuracy and margin on the training pairs, and the last value of every training curve.
+        metrics: AUC and accuracy on unseen pairs, accuracy on the training pairs, last value of every curve.
         page: What was trained from what, with curves.
     """
     arguments = dict(locals())

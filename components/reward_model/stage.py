@@ -4,20 +4,36 @@
 2. The model is `init` with one output in place of its vocabulary, read at the last token: an ordinary Transformers
    directory of a sequence classifier with one label, beside the tokenizer and chat template of `init`.
 3. A score means something against another for the same prompt only; `center` keeps its mean near zero (2312.09244).
-4. TRL leaves out pairs longer than `max_length` without a word; here they are counted, and an error above a share.
-What it measures is the accuracy on the training pairs: that it learned them, not that it judges others as well.
+4. `margins` ask for a distance between the scores as large as that between the rewards of a pair (2307.09288, eq. 2).
+5. TRL leaves out pairs longer than `max_length` without a word; here they are counted, and an error above a share.
+Whether it judges is measured on answers that it was not trained on: of a parent `verified`, or of a share of its own
+problems that is kept back. The accuracy on its training pairs says only that it learned them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain.components.reward_model.unseen import (
+    Answer,
+    answers_of,
+    ensemble_metrics,
+    judged,
+    problem_of,
+    scores_of,
+    split,
+    unseen_blocks,
+    unseen_metrics,
+    with_contrast,
+)
 from posttrain.components.sft.stage import to_dataset
 from pydantic import Field
 
 from posttrain.artifacts import provenance
 from posttrain.artifacts.contracts import renders, size_of
+from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
@@ -38,12 +54,22 @@ class RewardModelSettings(TrainSettings):
     epochs: float = Field(default=1.0, gt=0, description="passes over the data; more overfit")
     max_length: int = Field(default=1024, gt=0, description="longest prompt and completion in tokens")
     center: float = Field(default=0.0, ge=0, description="weight of keeping the mean score at zero; 0.01 is usual")
+    margins: bool = Field(default=False, description="learn by how much the chosen one was better, from their rewards")
+    held_out: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the problems kept back to judge it by, without 'verified'"
+    )
     max_dropped: float = Field(default=0.05, ge=0, le=1, description="largest share of pairs left out as too long")
 
 
 PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the policy whose body the reward model takes"),
     "data": ParentSpec(Kind.TRAJECTORIES, help="preference rows: prompt, chosen, rejected"),
+    "verified": ParentSpec(
+        Kind.TRAJECTORIES, required=False, help="scored answers or preferences to judge it by, not trained on"
+    ),
+    "members": ParentSpec(
+        Kind.REWARD_MODEL, most=3, required=False, help="others of its ensemble: how far do they disagree?"
+    ),
 }
 
 
@@ -59,6 +85,49 @@ def check(settings: RewardModelSettings, parents: Parents) -> None:
     if not rows:
         raise ContractError("reward_model: data has no rows")
     renders(init.record.facts.get("chat_template"), rows[0]["chosen"], "reward_model")
+    if settings.margins:
+        list(map(_margin, rows))
+    _, unseen = parted(settings, rows, parents)
+    if (parents.maybe("verified") or parents.all("members")) and not unseen:
+        raise ContractError(
+            "reward_model: no problem to judge it by has a right and a wrong answer and is not trained on; give "
+            "'verified' other problems, or answers of both kinds"
+        )
+
+
+def parted(settings: RewardModelSettings, rows: list[Row], parents: Parents) -> tuple[list[Row], list[Answer]]:
+    """Rows to train on, and answers to judge by.
+
+    Raises:
+        ContractError: problems are to be kept back although others are given.
+    """
+    verified = parents.maybe("verified")
+    if verified is None:
+        train, kept_back = split(rows, settings.held_out, settings.seed)
+        return train, with_contrast(answers_of(kept_back))
+    if "held_out" in settings.model_fields_set and settings.held_out:
+        raise ContractError(
+            f"reward_model: held_out={settings.held_out} with a parent 'verified', which it is judged by; leave one out"
+        )
+    seen = {problem_of(row) for row in rows}
+    others = [row for row in read_trajectories(verified.path) if problem_of(row) not in seen]
+    return rows, with_contrast(answers_of(others))
+
+
+def _margin(row: Row) -> float:
+    """By how much the chosen answer was better, as verifier or reward model said.
+
+    Raises:
+        ContractError: neither did.
+    """
+    for what in ("reward", "score"):
+        chosen, rejected = row.get(f"chosen_{what}"), row.get(f"rejected_{what}")
+        if chosen is not None and rejected is not None:
+            return float(chosen) - float(rejected)
+    raise ContractError(
+        "reward_model: margins=true, but a pair has no chosen_reward and rejected_reward; build the pairs with pairs, "
+        "or leave margins out"
+    )
 
 
 def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -70,21 +139,50 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
     from posttrain.training.policy import lora_config, save_policy
     from posttrain.training.run import fit, trained_model, trainer_scratch
 
-    init, trajectories = parents.one("init"), read_trajectories(parents.one("data").path)
-    context = int(init.record.facts.get("context", 0))
+    init = parents.one("init")
+    trajectories, unseen = parted(settings, read_trajectories(parents.one("data").path), parents)
+    tokenizer, context = load_tokenizer(init.path), int(init.record.facts.get("context", 0))
     limit = min(settings.max_length, context or settings.max_length)
-    dropped = count_dropped(trajectories, load_tokenizer(init.path), limit, settings.max_dropped)
+    dropped = count_dropped(trajectories, tokenizer, limit, settings.max_dropped)
     rows = [{column: row[column] for column in _PAIR} for row in trajectories]
+    if settings.margins:
+        rows = [row | {"margin": _margin(pair)} for row, pair in zip(rows, trajectories, strict=True)]
     with trainer_scratch() as scratch:
         owned = {"max_length": limit, "center_rewards_coefficient": settings.center or None}
         config = trainer_config(RewardConfig, settings, scratch, **owned)
         adapter = lora_config(settings, task="SEQ_CLS")
-        trainer, work = fit(RewardTrainer, config, to_dataset(rows, _PAIR), init, progress, peft_config=adapter)
-        work.metrics |= judged(trainer)
+        trainer, work = fit(RewardTrainer, config, to_dataset(rows, list(rows[0])), init, progress, peft_config=adapter)
+        work.metrics |= learned(trainer)
     work.facts = save_policy(trained_model(trainer), init, out, own_config=_HEAD)
     work.trace = provenance.offline((sampler for row in trajectories for sampler in samplers(row)), init.digest)
     work.counts = {"pairs": len(rows), "dropped": dropped}
+    fitting = with_contrast(within(unseen, tokenizer, limit))
+    if fitting:
+        judge(work, fitting, [out, *(member.path for member in parents.all("members"))], settings.seed)
+    work.counts |= {"unseen": len(fitting), "unseen_dropped": len(unseen) - len(fitting)}
     return work
+
+
+def within(answers: Sequence[Answer], tokenizer: Any, limit: int) -> list[Answer]:
+    """Those that are no longer than the pairs it is trained on."""
+    from posttrain.training.truncation import token_lengths
+
+    if not answers:
+        return []
+    lengths = token_lengths([{"prompt": a.prompt, "completion": a.completion} for a in answers], tokenizer)
+    return [answer for answer, length in zip(answers, lengths, strict=True) if length <= limit]
+
+
+def judge(work: Work, unseen: Sequence[Answer], models: Sequence[Path], seed: int) -> None:
+    """Fill in what the first of these reward models, and all together, say of unseen answers."""
+    import numpy as np
+
+    members_KN = np.stack([scores_of(model, unseen) for model in models])
+    found = judged(unseen, members_KN[0], seed)
+    work.metrics |= unseen_metrics(found)
+    work.blocks = unseen_blocks(found)
+    if len(models) > 1:
+        work.metrics |= ensemble_metrics(unseen, members_KN, seed)
 
 
 def count_dropped(rows: list[dict[str, Any]], tokenizer: Any, limit: int, max_share: float) -> int:
@@ -105,7 +203,7 @@ def count_dropped(rows: list[dict[str, Any]], tokenizer: Any, limit: int, max_sh
     return len(over)
 
 
-def judged(trainer: Any) -> dict[str, float]:
+def learned(trainer: Any) -> dict[str, float]:
     """How the trained model ranks its training pairs: share ranked rightly, mean margin of the scores."""
     import torch
 

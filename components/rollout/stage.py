@@ -86,4 +86,5 @@ STAGE = Stage(
     settings=RolloutSettings,
     run=run,
     check=check,
+    image="sample",
 )

@@ -92,7 +92,7 @@ class BeamSearch:
             [prompts[number] + beam.so_far.tokens for number, beam in alive],
             self.decoding.model_copy(update=changes),
             stops=self._stops,
-            rooms=rooms,
+            most=rooms,
             batch_rows=self.batch_rows,
         )
         self.tokens += sum(len(each.tokens) for continuations in sampled for each in continuations)

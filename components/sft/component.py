@@ -11,6 +11,8 @@ def sft(
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    reference: dsl.Input[dsl.Model] = None,
+    anchors: dsl.Input[dsl.Dataset] = None,
     method: str = "sft",
     learning_rate: float = 2e-5,
     epochs: float = 3.0,
@@ -30,7 +32,9 @@ def sft(
     Args:
         init: The policy to start from.
         data: Trajectories: prompt-completion, messages or text rows.
-        method: sft (negative log-likelihood) or dft (dynamic fine-tuning).
+        reference: The policy to stay near instead of init (anchored, asft).
+        anchors: Problems that must not get worse: measured before and after.
+        method: sft (negative log-likelihood), dft (dynamic fine-tuning), anchored, asft or proximal.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.

@@ -32,6 +32,8 @@ PROVENANCE_COLUMNS = {
     "rejected_sampler": "and who the rejected one",
     "chosen_reward": "of a pair: the chosen completion's verified score",
     "rejected_reward": "of a pair: the rejected completion's",
+    "chosen_score": "of a pair: what a reward model said of the chosen completion",
+    "rejected_score": "of a pair: what it said of the rejected one",
 }
 
 

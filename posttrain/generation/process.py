@@ -11,7 +11,8 @@ from transformers import AutoModelForTokenClassification
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError
-from posttrain.generation.scoring import OnProgress, by_length, load_scorer, padded
+from posttrain.generation.engine import OnProgress
+from posttrain.generation.scoring import by_length, load_scorer, padded
 from posttrain.generation.steps import split_steps
 from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.generation.transformers import evaluating

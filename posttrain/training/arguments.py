@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,18 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
         raise ConfigError(f"{config.__name__}: {str(error).splitlines()[0]}") from error
 
 
-def check_trainer_args(config: str, settings: TrainSettings) -> None:
+def check_trainer_args(config: str, settings: TrainSettings, owned: Collection[str] = ()) -> None:
     """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
 
     Args:
         config: the name of a TRL config class, as `trl_class` takes it, or `TrainingArguments`, from which all come.
+        owned: arguments that the stage derives from its own settings.
 
     Raises:
         ConfigError: an argument is unknown, or belongs to a setting.
     """
     if settings.trainer_args and importlib.util.find_spec("trl"):
-        _checked(_config_class(config), settings.trainer_args, set())
+        _checked(_config_class(config), settings.trainer_args, set(owned))
 
 
 def _config_class(name: str) -> Any:

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 from posttrain.components.catalogue import load_stage
-from posttrain.components.pairs.stage import PairsSettings, paired_answers
+from posttrain.components.pairs.pairing import ranked_pairs
 
 from posttrain.artifacts.record import Record
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.errors import ContractError, DataError
+from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.stage import execute
 from tests.made import based, demo, prepared, problem, refused, rolled_out
 from tests.tiny import tiny_policy
+from tests.training.jobs import record, run
 
 Row = dict[str, Any]
 
@@ -80,7 +81,7 @@ RANKED = [answer(1, str(rank), rank / 4) for rank in range(5)]
 
 
 def margins(rows: list[Row], **settings: Any) -> list[float]:
-    found = paired_answers(rows, PairsSettings(max_pairs_per_problem=0, **settings), "p1")
+    found = ranked_pairs(rows, **{"problem": "p1", "seed": 0, **settings})
     return [better["reward"] - worse["reward"] for better, worse in found]
 
 
@@ -97,14 +98,12 @@ def test_small_margins_and_many_pairs_are_left_out(method: str) -> None:
     found = margins(RANKED, method=method, min_margin=0.6)
     assert found
     assert min(found) >= 0.6
-    settings = PairsSettings(method=method, max_pairs_per_problem=1)  # type: ignore[arg-type]
-    assert len(paired_answers(RANKED, settings, "p1")) == 1
     assert margins([answer(1, str(n), 1.0) for n in range(5)], method=method) == []
 
 
 def test_best_against_worst_uses_no_answer_twice() -> None:
     rows = [answer(1, str(n), float(n % 2)) for n in range(20)]
-    pairs = paired_answers(rows, PairsSettings(max_pairs_per_problem=0), "p1")
+    pairs = ranked_pairs(rows, "best_worst", "p1", seed=0)
     assert len(pairs) == 10
     assert len({row["completion"] for pair in pairs for row in pair}) == 20
 
@@ -115,5 +114,72 @@ def test_no_contrast_at_all_and_no_rewards_are_refused(home: Path, tmp_path: Pat
     refused("pairs", alike, {}, out, DataError, "in none of 3 problems", "4 scored answers", "sample more")
     plain = {"trajectories": [prepared(tmp_path / "plain", [demo(1)], "trajectories")]}
     refused("pairs", plain, {}, out, ContractError, "no rewards", "verify first")
+    whole = {"trajectories": [rolled_out(tmp_path / "whole", home / "policy", home / "problems", ROWS)]}
+    refused("pairs", whole, {"method": "delta"}, out, ContractError, "needs a parent 'weaker'")
+    refused("pairs", whole, {"max_distance": 1.0}, out, ContractError, "without a parent 'learner'")
+    refused("pairs", whole | {"weaker": whole["trajectories"]}, {}, out, ContractError, "choose method=delta")
+    alone = whole | {"weaker": whole["trajectories"]}
+    refused("pairs", alone, {"method": "delta"}, out, ContractError, "sampled both trajectories and weaker")
+    refused("pairs", alone, {"method": "delta", "min_margin": 0.5}, out, ConfigError, "which scores nothing")
     text = {"trajectories": [prepared(tmp_path / "text", [{"text": "2"}], "trajectories")]}
     refused("pairs", text, {}, out, ContractError, "shape 'text'")
+
+
+def test_a_stronger_samplers_answers_are_put_before_a_weaker_ones(home: Path, tmp_path: Path) -> None:
+    rows = [answer(n, text, None) for n in (1, 2) for text in ("2", "3")]
+    weak = [answer(1, "2", None) | {"sampler": "w" * 64}, answer(1, "9", None) | {"sampler": "w" * 64}]
+    strong, weaker = (
+        rolled_out(tmp_path / name, home / "policy", home / "problems", given)
+        for name, given in (("strong", rows), ("weak", weak))
+    )
+    made = execute(
+        load_stage("pairs"),
+        {"trajectories": [strong], "weaker": [weaker]},
+        {"method": "delta", "max_pairs_per_problem": 0},
+        tmp_path / "pairs",
+    )
+    (pair,) = read_trajectories(tmp_path / "pairs")
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == ("1+1=", "3", "9"), "2 was an answer of both"
+    assert (pair["chosen_sampler"], pair["rejected_sampler"]) == ("s" * 64, "w" * 64)
+    assert (made.method, made.facts["ranked_by"], made.counts["no_contrast"]) == ("delta", "sampler", 1)
+
+
+def test_a_reward_model_ranks_answers_that_no_verifier_scored(home: Path, tmp_path: Path) -> None:
+    liked = [{"prompt": f"{n}+1=", "chosen": "1", "rejected": "9"} for n in range(8)]
+    data = prepared(tmp_path / "liked", liked, "trajectories")
+    settings = {"max_steps": 20, "batch_size": 8, "learning_rate": 1e-2, "held_out": 0.0}
+    judge = run("reward_model", tmp_path / "judge", settings, init=home / "policy", data=data)
+    rows = [answer(n, text, None) for n in range(6) for text in ("9", "1")]
+    source = rolled_out(tmp_path / "unscored", home / "policy", home / "problems", rows)
+    made = record(run("pairs", tmp_path / "pairs", {}, trajectories=source, reward_model=judge))
+    pairs = read_trajectories(tmp_path / "pairs")
+    assert [pair["chosen"] for pair in pairs] == ["1"] * 6
+    assert all(pair["chosen_score"] > pair["rejected_score"] for pair in pairs)
+    assert made.facts["ranked_by"] == "score"
+
+
+def test_pairs_say_how_far_the_learner_is_from_their_sampler(home: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}=", "verifier": "exact", "reference": [*"0123456789abcdef"]} for n in range(8)]
+    problems = prepared(tmp_path / "problems", rows)
+    sampled = run(
+        "rollout", tmp_path / "own", {"samples": 32, "max_new_tokens": 1}, policy=home / "policy", problems=problems
+    )
+    scored = run("verify", tmp_path / "scored", {}, trajectories=sampled)
+    other = based(tmp_path / "other", tiny_policy(tmp_path / "another", "gpt2", seed=1))
+    own, stale = (
+        record(run("pairs", tmp_path / f"{policy.name}-pairs", {}, trajectories=scored, learner=policy))
+        for policy in (home / "policy", other)
+    )
+    assert own.metrics["distance/kl"] == pytest.approx(0, abs=1e-6)
+    assert (own.metrics["distance/own_share"], stale.metrics["distance/own_share"]) == (1, 0)
+    assert own.metrics["distance/effective_share"] == pytest.approx(1, abs=1e-3)
+    assert stale.metrics["distance/effective_share"] < 0.8
+    assert stale.metrics["distance/kl_low"] > 0.1
+    parents = {"trajectories": [scored], "learner": [other]}
+    out = tmp_path / "x" / "out"
+    refused("pairs", parents, {"max_distance": 0.1}, out, ContractError, "the pairs are stale", "iterative-dpo")
+    supplied = rolled_out(tmp_path / "supplied", home / "policy", home / "problems", ROWS)
+    unknown = {"trajectories": [supplied], "learner": [other]}
+    refused(
+        "pairs", unknown, {"max_distance": 0.1}, out, ContractError, "no answer has its sampler's log-probabilities"
+    )

@@ -119,7 +119,7 @@ def test_the_small_one_loads(tmp_path):
             ["stages.tuned.with", "learning_rat=1", "did you mean 'learning_rate'?"],
         ),
         ({"tuned": {"with": {"epochs": 0}}}, ["epochs=0", "greater than 0"]),
-        ({"tuned": {"with": {"method": "rlhf"}}}, ["method='rlhf'", "'sft' or 'dft'"]),
+        ({"tuned": {"with": {"method": "rlhf"}}}, ["method='rlhf'", "'sft', 'dft'"]),
         ({"tuned": {"with": {"role": "expansion"}}}, ["stages.tuned.with.role", "beside 'use'"]),
         ({"tuned": {"with": {"name": "mine"}}}, ["stages.tuned.with.name", "its key"]),
         ({"tuned": {"provenance": "on-policy"}}, ["stages.tuned.provenance: on-policy, but sft is off-policy"]),

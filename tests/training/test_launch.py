@@ -118,7 +118,9 @@ def test_what_each_process_counted_is_added_up(tmp_path: Path) -> None:
     counting = "import os, sys; from collections import Counter; from pathlib import Path\n"
     counting += "import torch.distributed as group; from posttrain.training.ranks import summed\n"
     counting += "group.init_process_group('gloo'); mine = Counter(rows=3 + int(os.environ['RANK']), unscorable=0)\n"
-    counting += "Path(sys.argv[1], os.environ['RANK']).write_text(str(dict(summed(mine)))); group.destroy_process_group()"
+    counting += (
+        "Path(sys.argv[1], os.environ['RANK']).write_text(str(dict(summed(mine)))); group.destroy_process_group()"
+    )
     start(2, ["-c", counting, str(tmp_path)], tmp_path)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["{'rows': 7, 'unscorable': 0}"] * 2
     assert summed(Counter(rows=3)) == {"rows": 3}, "a process alone"

@@ -66,13 +66,11 @@ def test_the_catalogue_and_the_stage_agree() -> None:
     assert {name for name, method in METHODS.items() if method.stage == "preference"} == set(get_args(PreferenceMethod))
 
 
-@pytest.mark.parametrize("method", get_args(PreferenceMethod))
-def test_every_method_moves_the_policy_towards_what_was_preferred(home: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["dpo", "mpo", "kto", "orpo"])
+def test_a_method_is_recorded_with_curves_that_rise(home: Path, tmp_path: Path, method: str) -> None:
+    """What each method does to unseen pairs is in tests/effects/of_preference.py."""
     data = home / ("labelled" if method == "kto" else "pairs")
-    trained = run("preference", tmp_path / method, LEARN | {"method": method}, init=home / "init", data=data)
-    made = record(trained)
-    # Measured: 3.5 nats (orpo) to 12 (exo).
-    assert margin(trained) > margin(home / "init") + 1
+    made = record(run("preference", tmp_path / method, LEARN | {"method": method}, init=home / "init", data=data))
     assert (made.method, made.interface, made.role) == (method, "preferences", "reshaping")
     assert all(math.isfinite(value) for curve in made.curves.values() for _, value in curve)
     assert made.curves["rewards/margins"][-1][1] > made.curves["rewards/margins"][0][1]
@@ -196,7 +194,17 @@ def test_a_reference_must_read_as_the_policy_does_and_be_wanted(home: Path, tmp_
         ({"method": "kto", "batch_size": 1}, "batch_size=1 with method=kto"),
         ({"trainer_args": {"bta": 1}}, "DPOConfig has no 'bta'; did you mean 'beta'?"),
         ({"trainer_args": {"beta": 1}}, "the stage has a setting for it (beta)"),
-        ({"method": "simpo", "trainer_args": {"desirable_weight": 1}}, "CPOConfig has no 'desirable_weight'"),
+        (
+            {"method": "simpo", "trainer_args": {"desirable_weight": 1}},
+            "desirable_weight does nothing with method=simpo",
+        ),
+        (
+            {"trainer_args": {"label_smoothing": 0.1}},
+            "label_smoothing does nothing with method=dpo; it is for robust_dpo",
+        ),
+        ({"method": "cpo", "trainer_args": {"simpo_gamma": 1.0}}, "simpo_gamma does nothing with method=cpo"),
+        ({"trainer_args": {"loss_type": ["ipo"]}}, "loss_type=['ipo'] is method=ipo; choose it by that name"),
+        ({"trainer_args": {"loss_type": "hinge"}}, "loss_type=hinge is method=slic"),
     ],
 )
 def test_settings_that_do_not_go_together(home: Path, tmp_path: Path, settings: Row, complaint: str) -> None:
