@@ -27,7 +27,7 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.problems import prompt_text
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, samplers
-from posttrain.errors import ContractError
+from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.steps import Steps, join_steps
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -59,6 +59,20 @@ PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the policy whose body the model takes"),
     "data": ParentSpec(Kind.TRAJECTORIES, help="stepwise rows: prompt, completions, labels"),
 }
+
+
+def check_settings(settings: ProcessRewardModelSettings) -> None:
+    """Adapters must be whole and unrounded to be merged into a token classifier."""
+    if settings.quantize != "none":
+        raise ConfigError(
+            f"process_reward_model: quantize={settings.quantize} cannot be merged into a token classifier; leave it out"
+        )
+    if settings.lora_rank and settings.strategy in ("fsdp", "zero3"):
+        raise ConfigError(
+            f"process_reward_model: lora_rank={settings.lora_rank} with strategy={settings.strategy} cannot be merged "
+            "into a token classifier; use ddp or zero2, or lora_rank=0"
+        )
+    check_trainer_args("TrainingArguments", settings)
 
 
 def check(settings: ProcessRewardModelSettings, parents: Parents) -> None:
@@ -111,8 +125,8 @@ def run(settings: ProcessRewardModelSettings, parents: Parents, out: Path, progr
         adapter = lora_config(settings, task="SEQ_CLS")
         dataset = to_dataset(rows, columns)
         trainer, work = fit(ProcessRewardTrainer, config, dataset, init, progress, peft_config=adapter)
+        seen = judge(trained_model(trainer), judged, settings)
     work.facts = save_policy(trained_model(trainer), init, out, own_config=_HEAD) | {"separator": separator}
-    seen = judge(trained_model(trainer), judged, settings)
     found = judged_metrics(seen, settings.seed)
     work.metrics |= {name: value for name, value in found.items() if np.isfinite(value)}
     work.blocks = judged_blocks(seen, found)
@@ -195,7 +209,7 @@ STAGE = Stage(
     parents=PARENTS,
     settings=ProcessRewardModelSettings,
     run=run,
-    check_settings=lambda settings: check_trainer_args("TrainingArguments", settings),
+    check_settings=check_settings,
     check=check,
     size=lambda parents: 2 * size_of(parents.one("init")),
 )

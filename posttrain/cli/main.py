@@ -143,7 +143,7 @@ def report(
 
 @app.command()
 def world(
-    name: Annotated[str, typer.Argument(help="countdown")],
+    name: Annotated[str, typer.Argument(help="chains or countdown")],
     out: Annotated[Path, typer.Option(help="A new directory.")],
     seed: Annotated[int, typer.Option(help="Seeds data and model.")] = 0,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import Progress
 from posttrain.artifacts.artifact import whole_or_nothing
 from posttrain.errors import ConfigError, nearest
 
-WORLDS = ("countdown",)
+WORLDS = ("chains", "countdown")  # modules of posttrain.worlds
 
 
 def build_world(name: str, out: Path, seed: int) -> None:
@@ -23,8 +24,7 @@ def build_world(name: str, out: Path, seed: int) -> None:
         raise ConfigError(f"no world is called {name!r}{nearest(name, WORLDS)}")
     from transformers.utils import logging
 
-    from posttrain.worlds.countdown import build
-
+    build = import_module(f"posttrain.worlds.{name}").build
     logging.disable_progress_bar()
     with whole_or_nothing(out) as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
         task = bars.add_task("pre-training the base", total=None)

@@ -56,7 +56,7 @@ def token_scores(
 ) -> list[list[float]]:
     """P(right) at every token of each row of token ids."""
     scores: list[list[float]] = [[] for _ in rows]
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.no_grad():  # a sharded model fetches its weights in between, no inference tensors
         for members in by_length(rows, batch_rows, on_progress):
             batch = padded([rows[index] for index in members], 0, model.device)
             scores_BT = model(**batch).logits[..., 0].double().sigmoid().tolist()

@@ -144,7 +144,8 @@ def test_a_report_needs_a_run(mistake, tmp_path):
 
 
 def test_an_unknown_world_names_those_there_are(mistake, tmp_path):
-    assert "did you mean 'countdown'?" in mistake("world", "countdwn", "--out", tmp_path / "world")
+    for wrong, right in (("countdwn", "countdown"), ("chain", "chains")):
+        assert f"did you mean '{right}'?" in mistake("world", wrong, "--out", tmp_path / "world")
     assert not (tmp_path / "world").exists()
 
 

@@ -98,6 +98,16 @@ def against_majority(home: Path, seed: int, method: str) -> Measured:
     return Measured(record(voted).metrics["accuracy"], record(guided).metrics["accuracy"], record(guided))
 
 
+@effect("majority", "accuracy on problems whose right answer is the commonest", margin=0.2, against="a single sample")
+def a_majority_beats_single_samples_where_the_commonest_answer_is_right(home: Path, seed: int) -> Measured:
+    chains.build(home / "world", seed, chains.Chains(large_right=0.7, train=1, held_out=64))
+    base = run("base", home / "base", {"uri": str(home / "world" / "base")})
+    problems = run("prepare", home / "p", {"uri": str(home / "world" / "held_out.jsonl"), "kind": "problems"})
+    voted = run("search", home / "voted", {**WRITING, "samples": 16, "seed": seed}, policy=base, problems=problems)
+    metrics = record(voted).metrics
+    return Measured(metrics["pass_at_1"], metrics["accuracy"], record(voted))
+
+
 @effect("beam", "accuracy on unseen problems, 8 samples each", margin=0.1, against="majority vote")
 def beam_search_beats_the_majority_at_equal_budget(home: Path, seed: int) -> Measured:
     return against_majority(home, seed, "beam")

@@ -158,6 +158,20 @@ def test_messages_need_a_template_and_arguments_must_be_known(home: Path, tmp_pa
     refused("process_reward_model", parents, wrong, out, ConfigError, "did you mean 'weight_decay'")
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"lora_rank": 4, "quantize": "4bit"}, "quantize=4bit cannot be merged"),
+        ({"lora_rank": 4, "strategy": "fsdp", "processes": 2}, "lora_rank=4 with strategy=fsdp cannot be merged"),
+    ],
+)
+def test_adapters_that_could_not_be_merged_are_refused(
+    home: Path, tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    parents = {"init": [home / "init"], "data": [home / "data"]}
+    refused("process_reward_model", parents, LEARN | settings, tmp_path / "x" / "out", ConfigError, complaint)
+
+
 def test_completions_are_scored_for_an_online_trainer(home: Path) -> None:
     problems = [Problem(id="x", prompt=f"{n}?", verifier="exact", reference="1") for n in (1, 2)]
     counts: Counter[str] = Counter()
