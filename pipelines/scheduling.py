@@ -18,6 +18,8 @@ from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.errors import ConfigError
+from posttrain.storage.uris import CREDENTIALS
+from posttrain.training.tracking import RUN_VARIABLE
 
 
 class Scheduling(BaseModel):
@@ -51,7 +53,10 @@ class RunTime:
 RUN_TIME: Mapping[str, RunTime] = {
     "schedule_control_image": RunTime(str, CONTROL, "Image of stages without a model."),
     "schedule_train_image": RunTime(str, TRAIN, "Image of stages with a model."),
-    "schedule_gpu_count": RunTime(str, "1", "Accelerators per pod that holds a model; 0 for none."),
+    "schedule_sample_image": RunTime(str, TRAIN, "Image of stages that sample; backend=vllm needs one with vLLM."),
+    "schedule_gpu_count": RunTime(
+        str, "1", "Accelerators per pod that holds a model, all used by training; 0 for none."
+    ),
     "schedule_gpu_type": RunTime(str, "nvidia.com/gpu", "Resource name of the accelerator."),
     "schedule_node_selector": RunTime(dict, {}, "Node labels that pods with a model need."),
     "schedule_tolerations": RunTime(list, [], "Tolerations of pods with a model, as in a pod spec."),
@@ -82,7 +87,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
 _THIRTY_DAYS = 30 * 24 * 3600
 
 # Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY", "POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY")
 
 
 def parameters() -> list[inspect.Parameter]:
@@ -102,7 +107,7 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
     """Apply everything to one task.
 
     Args:
-        image: "control" or "train", as the stage declares.
+        image: "control", "train" or "sample", as the stage declares.
         values: the pipeline's parameters by name.
     """
     # A pipeline's result depends on what lies behind its URIs, which KFP's cache key does not see.
@@ -115,6 +120,9 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
     kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
     kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
     if image == "train":
+        # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
+        kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
+    if image != "control":
         _place_model(task, scheduling, values)
 
 

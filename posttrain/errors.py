@@ -47,8 +47,26 @@ class VerifierError(PosttrainError, ValueError):
     """A verifier is unknown or cannot be used with a problem's reference."""
 
 
+class JudgeError(VerifierError):
+    """A judge that is asked over the network does not answer; a retry may help, and what it has judged is kept."""
+
+    exit_code = RETRYABLE
+
+
 class StorageError(PosttrainError, OSError):
     """Reading or writing an object failed; a retry may help."""
+
+    exit_code = RETRYABLE
+
+
+class GroupError(PosttrainError, RuntimeError):
+    """A process of a group was killed, without a word of its own; a retry may help."""
+
+    exit_code = RETRYABLE
+
+
+class ServerError(PosttrainError, OSError):
+    """A server that a stage depends on did not answer; a retry may help."""
 
     exit_code = RETRYABLE
 

@@ -47,3 +47,16 @@ class Progress:
     def say(self, text: str) -> None:
         """One log line."""
         print(f"[{self.stage}] {text}", file=sys.stderr, flush=True)
+
+
+class Silence(Progress):
+    """The progress of a process beside the one that reports."""
+
+    def update(self, done: int, total: int, what: str = "") -> None:
+        """Say nothing."""
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append nothing."""
+
+    def say(self, text: str) -> None:
+        """Print nothing."""

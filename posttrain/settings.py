@@ -61,4 +61,5 @@ def _complaint(detail: Any, model: type[BaseModel]) -> str:
         return f"unknown setting {path}={detail['input']!r}{nearest(path, model.model_fields)}"
     if detail["type"] == "missing" and path in model.model_fields:
         return f"{path} must be given: {model.model_fields[path].description}"
-    return f"{path}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}" if path else detail["msg"]
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{path}={detail['input']!r}: {message}" if path else message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from posttrain.artifacts.digests import digest_of
 from posttrain.artifacts.provenance import Trace
 from posttrain.artifacts.record import Environment, ParentRef, Record
 from posttrain.errors import ConfigError, ContractError, nearest
-from posttrain.progress import Progress
+from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.taxonomy import METHODS, Kind
 
@@ -38,6 +39,7 @@ _RECORDED_LIBRARIES = (
     "datasets",
     "pyarrow",
     "numpy",
+    "vllm",
 )
 
 
@@ -46,6 +48,7 @@ class ParentSpec:
     """A parent that a stage takes: its kind, how many at most, and whether it can do without.
 
     A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
+    Without an `awaited` one a stage can do if none was given, but not if the one that was given is absent.
     """
 
     kind: Kind
@@ -53,6 +56,7 @@ class ParentSpec:
     required: bool = True
     help: str = ""
     shared: bool = False
+    awaited: bool = False
 
 
 class Parents:
@@ -63,8 +67,8 @@ class Parents:
 
     def absence(self, stage: Stage[Any]) -> str:
         """Why the stage has nothing to do: a parent that it requires was not given; empty if all are there."""
-        required = [role for role, spec in stage.parents.items() if spec.required]
-        given = [artifact.record for role in required for artifact in self._by_role[role]]
+        needed = [role for role, spec in stage.parents.items() if spec.required or spec.awaited]
+        given = [artifact.record for role in needed for artifact in self._by_role[role]]
         return next((record.absent for record in given if record.absent), "")
 
     def present(self) -> Parents:
@@ -100,6 +104,7 @@ class Work:
     made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries, where other processes loaded them
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Stage(Generic[AnySettings]):
 
     `check_settings` raises what settings alone show to be wrong, so a recipe is refused when it is compiled; `check`
     what the parents show, before anything expensive; `run` writes the artifact's content into its directory.
-    `image` is the image it needs: "control" (no torch) or "train".
+    `image` is the image it needs: "control" (no torch), "train", or "sample" (as "train", and with vLLM if asked for).
     """
 
     name: str
@@ -122,6 +127,7 @@ class Stage(Generic[AnySettings]):
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+    foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""
@@ -130,6 +136,10 @@ class Stage(Generic[AnySettings]):
     def method_of(self, settings: AnySettings) -> str:
         """The catalogue's name for what these settings do."""
         return self.method(settings) if callable(self.method) else self.method or self.name
+
+    def remedy(self, role: str) -> str:
+        """What to do about a parent that it does not take."""
+        return f"; {self.foreign[role]}" if role in self.foreign else nearest(role, self.parents)
 
 
 def execute(
@@ -153,20 +163,19 @@ def execute(
     Raises:
         PosttrainError: a setting, a parent or a contract is wrong, or storage failed.
     """
+    from posttrain.training.launch import run_work
+    from posttrain.training.tracking import write_events
+
     started, clock = datetime.now(UTC), time.monotonic()
-    chosen = parse_settings(stage.settings, settings, stage.name)
-    stage.check_settings(chosen)
-    opened = open_parents(stage, _shared(stage, parents, chosen.also))
-    absent, opened = opened.absence(stage), opened.present()
-    if not absent:
-        enough_room(out, stage.size(opened))
-        stage.check(chosen, opened)
+    chosen, opened, absent = _checked(stage, parents, settings, out)
     progress = Progress(chosen.name or stage.name)
     progress.event("start")
     with whole_or_nothing(out) as scratch:
-        work = Work(absent=absent) if absent else stage.run(chosen, opened, scratch, progress)
+        work = Work(absent=absent) if absent else run_work(stage, chosen, opened, scratch, progress)
         if work.trace:
             provenance.agree(stage.method_of(chosen), work.trace, chosen.accept_provenance)
+        if work.curves:
+            write_events(scratch, work.curves)
         record = work.made or _record(stage, chosen, opened, work, scratch, started, time.monotonic() - clock)
         record.write(scratch)
     if page is not None:
@@ -176,6 +185,34 @@ def execute(
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
     progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
     return record
+
+
+def join(stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]) -> None:
+    """Take part in a stage that the first of several nodes runs by `execute`: the same checks and work, nothing kept.
+
+    Raises:
+        PosttrainError: as in `execute`.
+    """
+    from posttrain.training.launch import run_work
+
+    with tempfile.TemporaryDirectory(prefix="posttrain-node-") as scratch:
+        chosen, opened, absent = _checked(stage, parents, settings, Path(scratch))
+        if not absent:
+            run_work(stage, chosen, opened, Path(scratch), Silence(stage.name))
+
+
+def _checked(
+    stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], settings: Mapping[str, Any], out: Path
+) -> tuple[AnySettings, Parents, str]:
+    """The settings, the parents that are there, and why there is nothing to do; contracts hold if there is."""
+    chosen = parse_settings(stage.settings, settings, stage.name)
+    stage.check_settings(chosen)
+    opened = open_parents(stage, _shared(stage, parents, chosen.also))
+    absent, opened = opened.absence(stage), opened.present()
+    if not absent:
+        enough_room(out, stage.size(opened))
+        stage.check(chosen, opened)
+    return chosen, opened, absent
 
 
 def _shared(
@@ -207,7 +244,7 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
     """
     for role in parents:
         if role not in stage.parents:
-            raise ContractError(f"{stage.name}: no parent is called {role!r}{nearest(role, stage.parents)}")
+            raise ContractError(f"{stage.name}: no parent is called {role!r}{stage.remedy(role)}")
     opened: dict[str, list[Artifact]] = {}
     for role, spec in stage.parents.items():
         paths = parents.get(role, [])
@@ -244,14 +281,21 @@ def _record(
         counts=work.counts,
         curves=work.curves,
         absent=work.absent,
-        environment=Environment(versions=_versions(), image=os.environ.get(IMAGE_VARIABLE, "")),
+        environment=Environment(versions=versions() | work.versions, image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
         seconds=seconds,
         ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that this process really loaded."""
     loaded = [name for name in _RECORDED_LIBRARIES if name in sys.modules]
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in loaded}}
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in loaded}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # vLLM's build for CPUs is distributed under another name
+        return str(getattr(sys.modules[name], "__version__", "unknown"))

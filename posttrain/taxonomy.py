@@ -48,6 +48,7 @@ class Kind(StrEnum):
     TRAJECTORIES = "trajectories"
     EVALUATION = "evaluation"
     REWARD_MODEL = "reward_model"
+    PROCESS_REWARD_MODEL = "process_reward_model"
     DIAGNOSIS = "diagnosis"
     RECOMMENDATION = "recommendation"
     DECISION = "decision"
@@ -72,7 +73,7 @@ class Method:
     paper: str = ""
 
 
-_OFF, _ON = Provenance.OFF_POLICY, Provenance.ON_POLICY
+_OFF, _ON, _MIXED = Provenance.OFF_POLICY, Provenance.ON_POLICY, Provenance.MIXED
 _E, _R, _C = Role.EXPANSION, Role.RESHAPING, Role.CONSOLIDATION
 _TOKENS, _REWARDS, _TEACHER = Interface.TOKEN_TARGETS, Interface.REWARDS, Interface.TEACHER
 _PREFERENCES = Interface.PREFERENCES
@@ -84,6 +85,12 @@ METHODS: dict[str, Method] = {
         Method("prepare", "prepare", "Validate, dedupe, decontaminate and mix data"),
         Method("rollout", "rollout", "Sample a policy"),
         Method("verify", "verify", "Score trajectories"),
+        Method("revise", "revise", "Have a policy criticise and revise answers", paper="2212.08073"),
+        Method("step_labels", "step_labels", "Label steps by rollouts from them", paper="2312.08935"),
+        Method("majority", "search", "Majority vote (self-consistency)", paper="2203.11171"),
+        Method("best_of_n", "search", "Best of n by a reward model", paper="2110.14168"),
+        Method("weighted_majority", "search", "Vote weighted by a reward model", paper="2206.02336"),
+        Method("beam", "search", "Beam search over steps by a process reward model", paper="2408.03314"),
         Method("best_worst", "pairs", "Pairs of the best and the worst answers", paper="2404.19733"),
         Method("margin", "pairs", "Pairs of the answers farthest apart", paper="2404.19733"),
         Method("random", "pairs", "Random pairs of a better and a worse answer", paper="2404.19733"),
@@ -111,13 +118,26 @@ METHODS: dict[str, Method] = {
         Method("cpo", "preference", "Contrastive preference optimisation (CPO)", _OFF, _PREFERENCES, _R, "2401.08417"),
         Method("orpo", "preference", "Odds-ratio preference optimisation (ORPO)", _OFF, _PREFERENCES, _R, "2403.07691"),
         Method("reward_model", "reward_model", "Bradley–Terry reward model", _OFF, _PREFERENCES, _R, "2203.02155"),
+        Method(
+            "process_reward_model",
+            "process_reward_model",
+            "Process reward model",
+            _OFF,
+            Interface.PROCESS,
+            _R,
+            "2211.14275",
+        ),
         Method("grpo", "rl", "GRPO", _ON, _REWARDS, _R, "2402.03300"),
         Method("dr_grpo", "rl", "Dr. GRPO", _ON, _REWARDS, _R, "2503.20783"),
-        Method("dapo", "rl", "DAPO loss", _ON, _REWARDS, _R, "2503.14476"),
+        Method("dapo", "rl", "DAPO", _ON, _REWARDS, _R, "2503.14476"),
         Method("bnpo", "rl", "BNPO", _ON, _REWARDS, _R, "2506.02864"),
         Method("gspo", "rl", "GSPO", _ON, _REWARDS, _R, "2507.18071"),
         Method("cispo", "rl", "CISPO", _ON, _REWARDS, _R, "2506.13585"),
         Method("sapo", "rl", "SAPO", _ON, _REWARDS, _R, "2511.20347"),
+        Method("luspo", "rl", "LUSPO", _ON, _REWARDS, _R, "2602.05261"),
+        Method("vespo", "rl", "VESPO", _ON, _REWARDS, _R, "2602.10693"),
+        Method("reinforce_pp", "rl", "REINFORCE++", _ON, _REWARDS, _R, "2501.03262"),
+        Method("reinforce_pp_baseline", "rl", "REINFORCE++-baseline", _ON, _REWARDS, _R, "2501.03262"),
         Method("rloo", "rl", "RLOO", _ON, _REWARDS, _R, "2402.14740"),
         Method("linear", "merge", "Weighted average of policies", None, None, _C, "2203.05482"),
         Method("slerp", "merge", "Spherical interpolation", None, None, _C, "https://doi.org/10.1145/325165.325242"),
@@ -125,8 +145,16 @@ METHODS: dict[str, Method] = {
         Method("ties", "merge", "TIES merging", None, None, _C, "2306.01708"),
         Method("dare", "merge", "DARE: task vectors thinned at random", None, None, _C, "2311.03099"),
         Method("student", "student", "Initialise a smaller student from a teacher", None, None, _C, "1910.01108"),
+        Method("teacher_logits", "teacher_logits", "Store a teacher's top-k log-probabilities", paper="1503.02531"),
         Method("sequence_distillation", "distill", "Sequence-level distillation", _OFF, _TEACHER, _C, "1606.07947"),
+        Method(
+            "logit_distillation", "distill", "Logit distillation from stored top-k", _OFF, _TEACHER, _C, "1503.02531"
+        ),
+        Method("gkd", "distill", "Generalised knowledge distillation (GKD)", _MIXED, _TEACHER, _C, "2306.13649"),
         Method("on_policy_distillation", "distill", "On-policy distillation", _ON, _TEACHER, _C, "2306.13649"),
+        Method(
+            "self_distillation", "distill", "Self-distillation of a context (SDFT)", _ON, _TEACHER, _C, "2601.19897"
+        ),
         Method("select", "select", "Keep problems that are never, sometimes or always right", paper="2512.07783"),
         Method("diagnose", "diagnose", "Find what holds a policy back", paper="2604.07941"),
         Method("recommend", "recommend", "Recommend the next steps"),

@@ -19,12 +19,12 @@ HEAVY = {"torch", "transformers", "trl", "kfp", "datasets", "peft", "accelerate"
 MAY_IMPORT_AT_TOP = {
     "posttrain/generation/batch.py",
     "posttrain/generation/decode.py",
+    "posttrain/generation/process.py",
     "posttrain/generation/scoring.py",
     "posttrain/generation/transformers.py",
     "posttrain/training/anchoring.py",
     "posttrain/training/callbacks.py",
-    "posttrain/training/merging.py",
-    "posttrain/training/weights.py",
+    "posttrain/training/process_trainer.py",
     "posttrain/worlds/countdown_base.py",
 }
 
@@ -80,7 +80,7 @@ def test_every_room_has_its_parts(room):
     for part in ("component.py", "stage.py", "README.md", "__init__.py"):
         assert (folder / part).stat().st_size > 0, part
     stage = load_stage(room)
-    assert (stage.name, stage.image in ("control", "train")) == (room, True)
+    assert (stage.name, stage.image in ("control", "train", "sample")) == (room, True)
     assert issubclass(stage.settings, Settings)
     assert isinstance(stage.makes, Kind) or callable(stage.makes)
 

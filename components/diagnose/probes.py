@@ -68,8 +68,9 @@ def audit_signals(audit: Artifact | None) -> Found:
     from posttrain import verifiers
 
     accepted: dict[bool, list[bool]] = {True: [], False: []}
-    for row in read_trajectories(audit.path):
-        verdict = verifiers.verify(row["completion"], row["verifier"], row.get("reference"), row["prompt"])
+    rows = read_trajectories(audit.path)
+    asks = [verifiers.Ask(row["completion"], row["verifier"], row.get("reference"), row["prompt"]) for row in rows]
+    for row, verdict in zip(rows, verifiers.verify_all(asks), strict=True):
         if verdict.score is not None:
             accepted[bool(row["label"])].append(verdict.score == 1)
     wrong, right = accepted[False], accepted[True]

@@ -37,13 +37,13 @@ def distill(
     name: str = "",
     role: str = "",
 ):
-    """Distil one or several teachers into a student, on its rollouts or on their trajectories.
+    """Distil teachers, or a context, into a student: on its rollouts, fixed trajectories, or stored logits.
 
     Args:
         init: The student.
         teacher_1: The policy to learn from.
         problems: Prompts for the student's rollouts (on-policy).
-        data: The teachers' trajectories (sequence-level).
+        data: The teachers' trajectories, stored logits, or demonstrations, as the method says.
         teacher_2: Teacher 2, of slices that routes names.
         teacher_3: Teacher 3, of slices that routes names.
         teacher_4: Teacher 4, of slices that routes names.
@@ -51,9 +51,9 @@ def distill(
         teacher_6: Teacher 6, of slices that routes names.
         teacher_7: Teacher 7, of slices that routes names.
         teacher_8: Teacher 8, of slices that routes names.
-        method: on_policy_distillation or sequence_distillation.
-        divergence: forward keeps coverage, reverse sharpens, jsd is between (on-policy only).
-        routes: Slice to the number of its teacher (on-policy); empty is the first for all.
+        method: on_policy_distillation, gkd, self_distillation, sequence_distillation or logit_distillation.
+        divergence: forward keeps coverage, reverse sharpens, jsd is between (on rollouts).
+        routes: Slice to the number of its teacher (on rollouts); empty is the first for all.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
@@ -63,7 +63,7 @@ def distill(
         temperature: Of sampling and of the divergence.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
         seed: Seeds every random choice.
-        trainer_args: Any other argument of trl.DistillationConfig.
+        trainer_args: Any other argument of the trainer's TRL config.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
         role: The role it is meant to play: expansion, reshaping or consolidation.

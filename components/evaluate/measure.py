@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from posttrain import verifiers
 from posttrain.artifacts.evaluation import Measured
 from posttrain.artifacts.problems import Problem, prompt_text
 from posttrain.artifacts.samples import Sampled
 from posttrain.generation.decoding import Completion
+from posttrain.verifiers import Ask, verify_all
 from posttrain.verifiers.verdict import Verdict
 
 # Completions of other problems shown to each problem's verifier.
@@ -19,16 +20,35 @@ _SWAPS = 4
 Completions = Sequence[Sequence[Completion]]
 
 
-def measure(problem: Problem, completions: Sequence[Completion], foreign: Sequence[str]) -> Measured:
-    """One problem's row.
+def measure_all(problems: Sequence[Problem], sampled: Completions, foreign: Sequence[Sequence[str]]) -> list[Measured]:
+    """Each problem's row.
 
     Args:
-        foreign: completions sampled for other problems. A verifier that accepts them answers to the form of an
-            answer, not to what it says (rule D0).
+        foreign: for each problem, completions sampled for others. A verifier that accepts them answers to the form of
+            an answer, not to what it says (rule D0).
     """
-    verdicts = [_verdict(problem, completion.text) for completion in completions]
+    texts = [
+        [completion.text for completion in completions] + list(others)
+        for completions, others in zip(sampled, foreign, strict=True)
+    ]
+    verdicts = verify_all(
+        [
+            Ask(text, problem.verifier, problem.reference, prompt_text(problem.prompt))
+            for problem, each in zip(problems, texts, strict=True)
+            for text in each
+        ]
+    )
+    return [
+        _measured(problem, completions, list(islice(verdicts, len(completions))), list(islice(verdicts, len(others))))
+        for problem, completions, others in zip(problems, sampled, foreign, strict=True)
+    ]
+
+
+def _measured(
+    problem: Problem, completions: Sequence[Completion], verdicts: Sequence[Verdict], swapped: Sequence[Verdict]
+) -> Measured:
     given, right = _answers(verdicts, completions)
-    accepted = [_verdict(problem, text).score for text in foreign]
+    accepted = [verdict.score for verdict in swapped]
     return Measured(
         problem_id=problem.id,
         slice=problem.slice,
@@ -42,10 +62,6 @@ def measure(problem: Problem, completions: Sequence[Completion], foreign: Sequen
         swapped=sum(score is not None for score in accepted),
         swapped_accepted=sum(score == 1 for score in accepted),
     )
-
-
-def _verdict(problem: Problem, text: str) -> Verdict:
-    return verifiers.verify(text, problem.verifier, problem.reference, prompt_text(problem.prompt))
 
 
 def _answers(verdicts: Sequence[Verdict], completions: Sequence[Completion]) -> tuple[dict[str, int], set[str]]:

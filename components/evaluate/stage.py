@@ -10,10 +10,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from posttrain.components.evaluate.measure import foreign_completions, kept_samples, measure
+from posttrain.components.evaluate.measure import foreign_completions, kept_samples, measure_all
 from pydantic import Field
 
-from posttrain import __version__
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.evaluation import (
     EVALUATION_FILE,
@@ -34,6 +33,7 @@ from posttrain.generation.settings import SamplingSettings, sample_problems
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+from posttrain.verifiers import Bench
 
 
 class EvaluateSettings(SamplingSettings):
@@ -60,13 +60,9 @@ def check(settings: EvaluateSettings, parents: Parents) -> None:
     trained = [name for name, status in contamination(policy.record, problems.digest).items() if status == "held out"]
     if trained and not settings.trained_on:
         raise ContractError(f"evaluate: {trained[0]} trained on these very problems; measure on others")
+    bench = bench_of(read_problems(problems.path))
     if earlier := parents.all("before"):
-        mine = Conditions.of(
-            settings.name or "evaluate",
-            problems.digest,
-            verifiers_of(read_problems(problems.path)),
-            settings.model_dump(),
-        )
+        mine = Conditions.of(settings.name or "evaluate", problems.digest, bench.names, settings.model_dump())
         for before in earlier:
             comparable(Conditions.recorded(before.record), mine)
     check_prompts_fit(policy, read_problems(problems.path), settings.max_new_tokens)
@@ -101,9 +97,9 @@ def _status(family: dict[str, Record], record: Record, held_out: str) -> str:
     return "held out" if "held out" in statuses else "checked" if statuses == {"checked"} else "unchecked"
 
 
-def verifiers_of(problems: list[Problem]) -> str:
-    """Which verifiers decide, in which version."""
-    return ", ".join(f"{name}@{__version__}" for name in sorted({problem.verifier for problem in problems}))
+def bench_of(problems: list[Problem]) -> Bench:
+    """The verifiers that decide."""
+    return Bench(problem.verifier for problem in problems)
 
 
 def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -112,6 +108,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
     earlier, family = parents.all("before"), policy.record.family()
     before = evaluation_among(made_from(policy.record, family), earlier, policy.digest)
     reference = evaluation_among(judged_against(policy.record, family), earlier, policy.digest)
+    bench = bench_of(problems)
     reused = next((found for found in earlier if _same(found.record, policy, settings)), None)
     if reused:
         for name in (EVALUATION_FILE, SAMPLES_FILE):
@@ -124,6 +121,9 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
     comparison = compare(read_evaluation(before.path), measured, seed=settings.seed) if before else None
     judged = compare(read_evaluation(reference.path), measured, seed=settings.seed) if reference else None
     unchecked = sum(s != "checked" for s in contamination(policy.record, parents.one("problems").digest).values())
+    told = bench.facts()
+    if reused:  # those that judged it then
+        told = {name: str(reused.record.facts.get(name, "")) for name in told}
     from posttrain.report.evaluation import evaluation_blocks
 
     return Work(
@@ -131,7 +131,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
             "policy": policy.digest,
             "policy_name": policy.record.name,
             "samples": settings.samples,
-            "verifiers": verifiers_of(problems),
+            **told,
             **(_role_facts(judged, policy.record) if judged else {}),
         },
         counts={
@@ -158,8 +158,8 @@ def sample_and_write(
 ) -> None:
     """The evaluation's files."""
     sampled = sample_problems(policy, problems, settings, progress)
-    foreign = foreign_completions(problems, sampled, settings.seed)
-    rows = [measure(*given) for given in zip(problems, sampled, foreign, strict=True)]
+    foreign = list(foreign_completions(problems, sampled, settings.seed))
+    rows = measure_all(problems, sampled, foreign)
     write_evaluation(rows, out)
     write_samples(kept_samples(problems, sampled, rows, settings.keep_samples), out)
 
@@ -200,4 +200,5 @@ STAGE = Stage(
     settings=EvaluateSettings,
     run=run,
     check=check,
+    image="sample",
 )

@@ -1,10 +1,10 @@
 """The KFP face of the stage merge."""
 
 from kfp import dsl
-from posttrain.components.images import TRAIN
+from posttrain.components.images import CONTROL
 
 
-@dsl.component(base_image=TRAIN, install_kfp_package=False)
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
 def merge(
     policies_1: dsl.Input[dsl.Model],
     policy: dsl.Output[dsl.Model],

@@ -19,7 +19,7 @@ def recall(
 
     Args:
         uri: A finished artifact's folder: a path, file:// or s3://bucket/prefix.
-        kind: What it has to be: policy, problems, trajectories, evaluation or reward_model.
+        kind: What it has to be: policy, problems, trajectories, evaluation, reward_model or process_reward_model.
         optional: An empty uri is no mistake: nothing is brought in.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

@@ -21,7 +21,7 @@ class RecallSettings(Settings):
     """Where the artifact lies."""
 
     uri: str = Field(description="a finished artifact's folder: a path, file:// or s3://bucket/prefix")
-    kind: Literal["policy", "problems", "trajectories", "evaluation", "reward_model"] = Field(
+    kind: Literal["policy", "problems", "trajectories", "evaluation", "reward_model", "process_reward_model"] = Field(
         description="what it has to be"
     )
     optional: bool = Field(default=False, description="an empty uri is no mistake: nothing is brought in")

@@ -11,10 +11,14 @@ def rl(
     policy: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
-    reward_model: dsl.Input[dsl.Model] = None,
+    reward_model_1: dsl.Input[dsl.Model] = None,
+    reward_model_2: dsl.Input[dsl.Model] = None,
+    reward_model_3: dsl.Input[dsl.Model] = None,
+    hints: dsl.Input[dsl.Dataset] = None,
+    evaluation: dsl.Input[dsl.Dataset] = None,
+    reference: dsl.Input[dsl.Model] = None,
     method: str = "grpo",
-    reward: str = "verifier",
-    reward_weights: list = [],
+    rewards: dict = {"verifier": 1.0},
     learning_rate: float = 1e-6,
     epochs: float = 3.0,
     max_steps: int = 0,
@@ -34,19 +38,23 @@ def rl(
     """Reinforcement learning from verified or modelled rewards: GRPO and its published variants (on-policy).
 
     Args:
-        init: The policy to start from, and the reference of the KL term.
+        init: The policy to start from.
         problems: Prompts with verifiers.
-        reward_model: Scores answers, where reward says so.
-        method: grpo, dr_grpo, dapo, bnpo, gspo, cispo, sapo or rloo.
-        reward: verifier, reward_model or both.
-        reward_weights: Of verifier and reward model in the sum (both); empty is 1 each.
+        reward_model_1: Scores answers (the term reward_model).
+        reward_model_2: Another, whose score is averaged with the first's.
+        reward_model_3: A third.
+        hints: Right answers, whose beginnings are given where every sample fails.
+        evaluation: Of these problems; who is hinted, and what a curriculum goes by.
+        reference: The policy to stay near, if not init.
+        method: grpo, dr_grpo, dapo, gspo, reinforce_pp, rloo … (the README lists them).
+        rewards: Weight of each term; verifier, reward_model, format, length, repetition.
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
         batch_size: Sequences per device and forward pass.
         accumulation: Forward passes per optimizer step.
         group_size: Completions a prompt, the group that advantages compare.
-        kl: Weight of the KL term towards init.
+        kl: Weight of the KL term towards the reference.
         max_new_tokens: Longest completion in tokens.
         temperature: Sampling temperature.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.

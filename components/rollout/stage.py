@@ -48,7 +48,7 @@ def run(settings: RolloutSettings, parents: Parents, out: Path, progress: Progre
     sampler, problems = parents.one("policy"), chosen(settings, parents)
     sampled = sample_problems(sampler, problems, settings, progress)
     rows = [
-        _row(problem, completion, sampler.digest)
+        row_of(problem, completion, sampler.digest)
         for problem, completions in zip(problems, sampled, strict=True)
         for completion in completions
     ]
@@ -61,7 +61,8 @@ def run(settings: RolloutSettings, parents: Parents, out: Path, progress: Progre
     )
 
 
-def _row(problem: Problem, completion: Completion, sampler: str) -> Row:
+def row_of(problem: Problem, completion: Completion, sampler: str, source: str = "rollout") -> Row:
+    """A completion as a row of trajectories."""
     conversational = isinstance(problem.prompt, list)
     return {
         "prompt": problem.prompt,
@@ -71,7 +72,7 @@ def _row(problem: Problem, completion: Completion, sampler: str) -> Row:
         "reference": problem.reference,
         "slice": problem.slice,
         "sampler": sampler,
-        "source": "rollout",
+        "source": source,
         "logprobs": completion.logprobs,
         "finish": completion.finish,
     }
@@ -85,4 +86,5 @@ STAGE = Stage(
     settings=RolloutSettings,
     run=run,
     check=check,
+    image="sample",
 )

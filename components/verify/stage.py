@@ -6,6 +6,8 @@ Unscorable rows are counted and keep a null reward: null is not zero.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field
@@ -44,9 +46,7 @@ def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progres
     """Score every row, then filter."""
     source = parents.one("trajectories").path
     rows = read_trajectories(source)
-    for number, row in enumerate(rows, start=1):
-        _score(row, f"{source}: row {number}")
-        progress.update(number, len(rows), "trajectory")
+    bench = score(rows, str(source), progress)
     unscorable = sum(row["reward"] is None for row in rows)
     scores = [row["reward"] for row in rows if row["reward"] is not None]
     kept = _kept(rows, settings)
@@ -54,7 +54,7 @@ def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progres
         raise DataError(f"verify: none of {len(rows)} trajectories reaches min_reward={settings.min_reward}; lower it")
     write_trajectories(kept, out)
     return Work(
-        facts={"rows": len(kept), "shape": "prompt-completion"},
+        facts={"rows": len(kept), "shape": "prompt-completion", **bench.facts()},
         counts={
             "trajectories": len(rows),
             "unscorable": unscorable,
@@ -65,15 +65,36 @@ def run(settings: VerifySettings, parents: Parents, out: Path, progress: Progres
     )
 
 
-def _score(row: Row, place: str) -> None:
-    """Fill the row's reward and answer."""
-    if not row.get("verifier"):
-        raise DataError(f"{place} names no verifier; verify needs one a row")
+def score(rows: list[Row], source: str, progress: Progress) -> verifiers.Bench:
+    """Fill each row's reward and answer; who judged them.
+
+    Raises:
+        DataError: a row names no verifier.
+        VerifierError: a row's verifier is unknown, or cannot use its reference.
+    """
+    bench, asks = verifiers.Bench(), []
+    for number, row in enumerate(rows, start=1):
+        if not row.get("verifier"):
+            raise DataError(f"{source}: row {number} names no verifier; verify needs one a row")
+        with _named(f"{source}: row {number}"):
+            bench.add(row["verifier"])
+        asks.append(verifiers.Ask(completion_text(row), row["verifier"], row.get("reference"), prompt_of(row)))
+    verdicts = verifiers.verify_all(asks)
+    for number, row in enumerate(rows, start=1):
+        with _named(f"{source}: row {number}"):
+            verdict = next(verdicts)
+        row["reward"], row["answer"] = verdict.score, verdict.answer
+        progress.update(number, len(rows), "trajectory")
+    return bench
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say of a verifier's complaint which row it concerns."""
     try:
-        verdict = verifiers.verify(completion_text(row), row["verifier"], row.get("reference"), prompt_of(row))
+        yield
     except VerifierError as error:
-        raise VerifierError(f"{place}: {error}") from None
-    row["reward"], row["answer"] = verdict.score, verdict.answer
+        raise type(error)(f"{place}: {error}") from None
 
 
 def completion_text(row: Row) -> str:

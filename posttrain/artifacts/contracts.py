@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,17 @@ _WHY = {
 def agree_on_text(first: Artifact, second: Artifact, roles: tuple[str, str], override: Sequence[str] = ()) -> None:
     """Two policies that work together must share tokenizer, chat template and EOS tokens.
 
+    Raises:
+        ContractError: as `agree_on_facts`.
+    """
+    agree_on_facts(first.record.facts, second.record.facts, roles, override)
+
+
+def agree_on_facts(
+    first: Mapping[str, Any], second: Mapping[str, Any], roles: tuple[str, str], override: Sequence[str] = ()
+) -> None:
+    """As `agree_on_text`, of two policies' facts.
+
     Args:
         roles: what the two are called in the message.
         override: facts whose difference the user accepts by name.
@@ -30,7 +41,7 @@ def agree_on_text(first: Artifact, second: Artifact, roles: tuple[str, str], ove
         ContractError: they differ in one that is not overridden.
     """
     for fact in SHARED_FACTS:
-        mine, other = first.record.facts.get(fact, ""), second.record.facts.get(fact, "")
+        mine, other = first.get(fact, ""), second.get(fact, "")
         if mine != other and fact not in override:
             raise ContractError(
                 f"{fact} differs between {roles[0]} ({_short(mine)}) and {roles[1]} ({_short(other)}): {_WHY[fact]}; "

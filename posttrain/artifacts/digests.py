@@ -2,6 +2,7 @@
 
 A file's digest is the plain SHA-256 of its bytes, so a weight file's digest equals the one the Hugging Face Hub shows.
 An artifact's digest is the SHA-256 of its sorted (path, file digest) pairs: it names the content, not where or when.
+Training curves are files of the artifact too, but the same weights logged at other steps are the same policy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RECORD_FILE = "posttrain.json"
+LOGS_FOLDER = "tensorboard"  # in the record and verified, but no part of the artifact's digest
 
 # Files beside a model that do not change what it does; a README edited by hand must not make another policy of it.
 _NOT_CONTENT_SUFFIXES = {".md", ".lock", ".gitattributes"}
@@ -56,5 +58,5 @@ def digest_directory(directory: Path) -> dict[str, str]:
 
 
 def digest_of(files: Mapping[str, str]) -> str:
-    """The artifact's digest from its files' digests."""
-    return digest_value(sorted(files.items()))
+    """The artifact's digest from its files' digests, its logs left out."""
+    return digest_value(sorted(item for item in files.items() if not item[0].startswith(f"{LOGS_FOLDER}/")))

@@ -26,8 +26,10 @@ _BATCH = 8192  # problems held in full while reading
 
 Floats = NDArray[np.float64]
 
-# Settings of evaluate that must agree, or two evaluations measured different things.
-_DECODING = ("samples", "max_new_tokens", "temperature", "top_p", "top_k")
+# Settings of evaluate that must agree, or two evaluations measured different things. Back-ends round differently: in 16
+# bits that can pass for a small effect of training.
+_DECODING = ("samples", "max_new_tokens", "temperature", "top_p", "top_k", "backend")
+_BEFORE_IT_WAS_RECORDED = {"backend": "transformers"}
 
 
 class Measured(BaseModel):
@@ -151,7 +153,7 @@ class Conditions:
     @classmethod
     def of(cls, name: str, problems: str, verifiers: str, settings: dict[str, Any]) -> Conditions:
         """The conditions that an evaluation's settings amount to."""
-        return cls(name, problems, verifiers, {what: settings.get(what) for what in _DECODING})
+        return cls(name, problems, verifiers, {w: settings.get(w, _BEFORE_IT_WAS_RECORDED.get(w)) for w in _DECODING})
 
     @classmethod
     def recorded(cls, evaluation: Record) -> Conditions:

@@ -71,8 +71,32 @@ def online(staleness: Mapping[int, int], learner: str, bound: int) -> Trace:
     )
 
 
+def mixed(online_part: Trace, fixed: Mapping[str, int], learner: str) -> Trace:
+    """The trace of a stage that samples some of its trajectories and takes the others from a fixed batch.
+
+    Args:
+        online_part: the trace of those it sampled.
+        fixed: sampler digest ('' = not a known policy) → fixed trajectories consumed.
+        learner: digest of the policy that the stage starts from.
+    """
+    given = sum(fixed.values())
+    rows = online_part.rows + given
+    if not given or not rows:
+        return online_part
+    fraction = online_part.on_policy_fraction * online_part.rows / rows
+    counted = Counter({learner: online_part.rows} if online_part.rows else {}) + Counter(dict(fixed))
+    return Trace(
+        provenance=Provenance.MIXED if online_part.rows else Provenance.OFF_POLICY,
+        on_policy_fraction=fraction,
+        self_generated_fraction=counted[learner] / rows,
+        rows=rows,
+        samplers=dict(sorted(counted.items())),
+        staleness=online_part.staleness,
+    )
+
+
 def agree(method: str, trace: Trace, accepted: str = "") -> None:
-    """Compare what the method promises with what was computed.
+    """Compare what the method promises with what was computed. Who promises a mixture promises no share of it.
 
     Args:
         method: a name in the catalogue.
@@ -82,7 +106,7 @@ def agree(method: str, trace: Trace, accepted: str = "") -> None:
         ProvenanceError: they differ and the difference was not accepted.
     """
     promised = METHODS[method].provenance
-    if trace.provenance in (promised, accepted):
+    if promised is Provenance.MIXED or trace.provenance in (promised, accepted):
         return
     raise ProvenanceError(
         f"{method} promises {promised} trajectories, but {1 - trace.on_policy_fraction:.1%} of {trace.rows} rows "

@@ -153,6 +153,27 @@ def world(
     build_world(name, out, seed)
 
 
+@app.command(hidden=True)
+def worker(
+    stage: Annotated[str, typer.Option(help="The stage, as sft.")],
+    out: Annotated[str, typer.Option(help="Where its artifact goes (path or s3://).")],
+    parent: Annotated[list[str] | None, typer.Option(metavar="ROLE=URI", help="A parent; may be repeated.")] = None,
+    settings: Annotated[str, typer.Option(help="The stage's settings, as JSON.")] = "{}",
+) -> None:
+    """Run one stage from URIs to a URI: what a container of a Kubeflow TrainJob does, once on each node."""
+    from posttrain.cli.worker import run_worker
+
+    run_worker(stage, parent or [], settings, out)
+
+
+@app.command(hidden=True)
+def rank(folder: Annotated[Path, typer.Argument(help="The job's folder.")]) -> None:
+    """One process of a group that a stage started."""
+    from posttrain.cli.worker import run_rank
+
+    run_rank(folder)
+
+
 def main() -> None:
     """Entry point; errors on purpose end in one line and their exit code."""
     from posttrain.errors import PosttrainError

@@ -67,7 +67,7 @@ def _lineage_row(record: Record, youngest: Record) -> list[str]:
     trace = record.trace
     family = youngest.family()
     parents = ", ".join(f"{ref.role}={family[ref.id].name}" for ref in record.parents)
-    told = [str(record.facts[key]) for key in ("uri", "source", "verdict") if key in record.facts]
+    told = [str(record.facts[key]) for key in ("uri", "source", "judge", "verdict") if key in record.facts]
     told += [f"seed {record.parameters.get('seed')}"] if trace else []
     told += [f"learning rate {record.parameters['learning_rate']}"] if record.parameters.get("learning_rate") else []
     return [

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Finish = Literal["eos", "length", "stop"]
+
 
 class Decoding(BaseModel):
     """How completions are drawn. The defaults sample from the policy itself, as Pass@k and on-policy training need.
@@ -40,4 +42,5 @@ class Completion:
     """With the EOS, if it was sampled."""
     logprobs: list[float]
     """One per token, in nats, under the policy itself: temperature 1, the whole vocabulary, whatever was drawn from."""
-    finish: Literal["eos", "length"]
+    finish: Finish
+    """What ended it: EOS, its room, or a token that sampling was told to stop at."""

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import Problem
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.progress import Progress
 from posttrain.settings import Settings
+
+
+class VLLMSettings(BaseModel):
+    """How vLLM uses the machine (backend=vllm): arguments of `vllm.LLM`. None of them changes what is sampled from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tensor_parallel_size: int = Field(default=1, gt=0, description="GPUs that hold the policy together")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="share of each GPU's memory to use")
+    enforce_eager: bool = Field(default=False, description="no CUDA graphs: starts sooner, samples more slowly")
+    max_num_batched_tokens: int = Field(default=0, ge=0, description="tokens of a step; 0 = vLLM's own")
 
 
 class SamplingSettings(Settings):
@@ -22,18 +36,38 @@ class SamplingSettings(Settings):
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus")
     top_k: int = Field(default=0, ge=0, description="0 = all tokens")
     batch_rows: int = Field(default=512, gt=0, description="sequences decoded together")
+    backend: Literal["transformers", "vllm", "server"] = Field(
+        default="transformers", description="what samples: Transformers, vLLM in this pod, or a vLLM server"
+    )
+    server_url: str = Field(default="", description="of the server, as http://host:8000 (backend=server)")
+    server_timeout: float = Field(default=600, gt=0, description="seconds in which it must have sampled one problem")
+    vllm: VLLMSettings = Field(default=VLLMSettings(), description="how vLLM uses the machine (backend=vllm)")
+
+    @model_validator(mode="after")
+    def _backend_has_what_it_needs(self) -> SamplingSettings:
+        if (self.backend == "server") != bool(self.server_url):
+            remedy = "choose backend=server" if self.server_url else "give the server's URL, as http://host:8000"
+            raise ValueError(f"backend={self.backend} with server_url={self.server_url!r}; {remedy}")
+        if self.backend != "vllm" and self.vllm != VLLMSettings():
+            raise ValueError(f"backend={self.backend} with settings for vllm; choose backend=vllm, or leave them out")
+        url = urlsplit(self.server_url)
+        if self.server_url and (url.scheme not in ("http", "https") or not url.hostname):
+            raise ValueError(f"server_url={self.server_url!r} is no URL; give one, as http://host:8000")
+        if url.username or url.password:
+            raise ValueError("server_url holds credentials, which would be recorded; give the key as VLLM_API_KEY")
+        return self
 
 
 def sample_problems(
     policy: Artifact, problems: Sequence[Problem], settings: SamplingSettings, progress: Progress
 ) -> list[list[Completion]]:
     """`settings.samples` completions of every problem's prompt, in the order of the problems."""
-    from posttrain.generation.transformers import load_policy, sample
-
-    return sample(
-        *load_policy(policy.path),
+    engine = import_module(f"posttrain.generation.{settings.backend}")
+    completions: list[list[Completion]] = engine.sample_policy(
+        policy,
         [problem.prompt for problem in problems],
         Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        batch_rows=settings.batch_rows,
-        on_progress=lambda done, total: progress.update(done, total, "problem"),
+        settings,
+        lambda done, total: progress.update(done, total, "problem"),
     )
+    return completions

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.artifacts.problems import Prompt
-from posttrain.errors import DataError, PolicyError
 from posttrain.generation.batch import Batch
 from posttrain.generation.decode import can_repeat_cache, decode_generate, decode_shared
 from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.engine import OnProgress, completions_of, rooms
 from posttrain.generation.tokenizer import load_tokenizer, render_all
+
+if TYPE_CHECKING:
+    from posttrain.generation.settings import SamplingSettings
+
+
+def sample_policy(
+    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+) -> list[list[Completion]]:
+    """As every engine (`posttrain.generation.engine`)."""
+    model, tokenizer = load_policy(policy.path)
+    return sample(model, tokenizer, prompts, decoding, batch_rows=settings.batch_rows, on_progress=on_progress)
 
 
 def load_policy(
@@ -45,52 +58,57 @@ def sample(
     decoding: Decoding,
     *,
     batch_rows: int = 512,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[list[Completion]]:
-    """`decoding.samples` completions of every prompt, in the order of the prompts.
+    """`decoding.samples` completions of every prompt, in the order of the prompts; see `sample_tokens`."""
+    rendered = render_all(tokenizer, prompts)
+    return sample_tokens(model, tokenizer, rendered, decoding, batch_rows=batch_rows, on_progress=on_progress)
+
+
+def sample_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: list[list[int]],
+    decoding: Decoding,
+    *,
+    stops: Sequence[int] = (),
+    most: Sequence[int] = (),
+    batch_rows: int = 512,
+    on_progress: OnProgress | None = None,
+) -> list[list[Completion]]:
+    """`decoding.samples` continuations of every sequence of token ids, in their order.
 
     The random numbers belong to (seed, prompt's index, sample, position), not to the batch: `batch_rows` (prompts x
     samples decoded together) changes speed and memory, and completions only where it changes a logit's last bits.
 
     Args:
+        stops: tokens that end a continuation beside EOS, and stay part of it.
+        most: new tokens that each continuation may have, where they are fewer than `decoding` allows.
         on_progress: called with (prompts done, prompts in all) after each batch.
 
     Raises:
         DataError: a prompt is empty, or leaves no room for a new token in the policy's context.
         PolicyError: the policy's logits are not finite.
     """
-    rendered = render_all(tokenizer, prompts)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    rooms = [_room(index, len(tokens), limit, decoding) for index, tokens in enumerate(rendered)]
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = rooms(rendered, context, most or [decoding.max_new_tokens] * len(rendered))
     decode = decode_shared if can_repeat_cache(model) else decode_generate
     eos = _eos_ids(model, tokenizer)
+    ends = torch.tensor(sorted({*eos.tolist(), *stops}), dtype=torch.long, device=model.device)
     results: list[list[Completion]] = [[] for _ in rendered]
     done = 0
     with evaluating(model), torch.inference_mode():
-        for members in _batches(rendered, rooms, max(1, batch_rows // decoding.samples), decode is decode_generate):
+        for members in _batches(rendered, room, max(1, batch_rows // decoding.samples), decode is decode_generate):
             for start in range(0, decoding.samples, batch_rows):
                 samples = range(start, min(start + batch_rows, decoding.samples))
-                batch = Batch.of(members, samples, rendered, rooms, decoding, model.device)
-                drawn = _completions(*decode(model, batch, eos), batch, eos, tokenizer)
+                batch = Batch.of(members, samples, rendered, room, decoding, model.device)
+                drawn = _completions(*decode(model, batch, ends), batch, ends, set(eos.tolist()), tokenizer)
                 for row, completion in enumerate(drawn):
                     results[members[row // len(samples)]].append(completion)
             done += len(members)
             if on_progress is not None:
                 on_progress(done, len(rendered))
     return results
-
-
-def _room(index: int, length: int, limit: int | None, decoding: Decoding) -> int:
-    if length == 0:
-        raise DataError(f"prompt {index}: no tokens; give it at least one character")
-    if limit is None:
-        return decoding.max_new_tokens
-    if length >= limit:
-        raise DataError(
-            f"prompt {index}: {length} tokens leave no room for a new one in the policy's context of {limit}; "
-            "shorten the prompt, or use a policy with a longer context"
-        )
-    return min(decoding.max_new_tokens, limit - length)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
@@ -114,25 +132,20 @@ def _batches(rendered: list[list[int]], rooms: list[int], size: int, equal_room:
 
 
 def _completions(
-    tokens: torch.Tensor, logprobs: torch.Tensor, batch: Batch, eos: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    tokens: torch.Tensor,
+    logprobs: torch.Tensor,
+    batch: Batch,
+    ends: torch.Tensor,
+    eos: set[int],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[Completion]:
-    """The completions of [R, T] draws, each cut at its first EOS or at the end of its room."""
-    hit = torch.isin(tokens, eos)
+    """The completions of [R, T] draws, each cut at its first end (EOS or a stop), or at the end of its room."""
+    hit = torch.isin(tokens, ends)
     first = torch.where(hit.any(-1), hit.int().argmax(-1) + 1, tokens.shape[1])
-    ends = torch.minimum(first, batch.room)
-    stopped = hit.gather(-1, ends[:, None] - 1)[:, 0].tolist()
-    rows = [row[:end] for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)]
-    values = [row[:end] for row, end in zip(logprobs.tolist(), ends.tolist(), strict=True)]
-    if not torch.isfinite(logprobs).all():
-        raise PolicyError("the policy's logits are NaN or infinite: its training diverged; use an earlier checkpoint")
-    # An EOS named by the generation config alone need not be a special token, so it is cut rather than skipped.
-    texts = tokenizer.batch_decode(
-        [row[:-1] if stop else row for row, stop in zip(rows, stopped, strict=True)], skip_special_tokens=True
-    )
-    return [
-        Completion(text, row, value, "eos" if stop else "length")
-        for text, row, value, stop in zip(texts, rows, values, stopped, strict=True)
-    ]
+    lengths = torch.minimum(first, batch.room).tolist()
+    drawn = zip(tokens.tolist(), logprobs.tolist(), lengths, strict=True)
+    rows = [(row[:length], values[:length]) for row, values, length in drawn]
+    return completions_of(rows, eos, tokenizer, set(ends.tolist()))
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _stage_complaints(name: str, spec: StageSpec, recipe: Recipe, stages: Mappin
     for role, value in spec.parents.items():
         given = as_list(value)
         if role not in stage.parents:
-            complaints.append(f"{where}.parents: {spec.use} takes no parent {role!r}{nearest(role, stage.parents)}")
+            complaints.append(f"{where}.parents: {spec.use} takes no parent {role!r}{stage.remedy(role)}")
             continue
         if len(given) > stage.parents[role].most:
             complaints.append(f"{where}.parents.{role}: {len(given)} parents, at most {stage.parents[role].most}")

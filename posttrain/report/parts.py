@@ -24,7 +24,7 @@ _CURVES = (
     "grad_norm",
     "learning_rate",
 )
-_LEADS_SOMEWHERE = (Kind.POLICY, Kind.REWARD_MODEL, Kind.PROBLEMS, Kind.TRAJECTORIES)
+_LEADS_SOMEWHERE = (Kind.POLICY, Kind.REWARD_MODEL, Kind.PROCESS_REWARD_MODEL, Kind.PROBLEMS, Kind.TRAJECTORIES)
 _SETTINGS_NOT_SHOWN = {"accept_provenance", "trainer_args"}
 
 

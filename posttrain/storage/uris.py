@@ -18,6 +18,9 @@ from posttrain.errors import ConfigError, DataError, StorageError
 
 _SCHEMES = ("file", "s3")
 
+# The keys of a secret with S3 credentials, each the environment variable of the same name; any may be absent.
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+
 
 def fetch(uri: str, scratch: Path) -> Path:
     """A local path with what lies at `uri`: a file or a directory.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, nearest
+from posttrain.training.hardware import hardware_arguments, quantized, refuse_impossible
 from posttrain.training.settings import TRL_NAMES, TrainSettings
+from posttrain.training.tracking import run_name
 from posttrain.training.trl_classes import trl_class
 
 # Arguments that a stage decides itself, with the reason.
@@ -28,6 +30,19 @@ _OWNED = {
     "teacher_model_name_or_path": "the teacher is a parent of the stage",
 }
 
+# Arguments of Transformers that several of ours stand for → our setting.
+_STOOD_FOR = {
+    "bf16": "precision",
+    "fp16": "precision",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "fsdp": "strategy",
+    "fsdp_config": "strategy",
+    "deepspeed": "strategy",
+    "use_liger_kernel": "liger",
+    "report_to": "track",
+    "run_name": "run_name",
+}
+
 
 def trainer_config(config: type, settings: TrainSettings, directory: Path, **owned: Any) -> Any:
     """Build a TRL config.
@@ -38,23 +53,13 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
         owned: arguments that the stage derives from its own settings; `trainer_args` may not contradict them.
 
     Raises:
-        ConfigError: an argument is unknown, belongs to a setting, or TRL refuses its value.
+        ConfigError: an argument is unknown, belongs to a setting, TRL refuses its value, or this machine cannot do it.
     """
-    import torch
-
-    cuda = torch.cuda.is_available()
-    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
-        # Transformers would fall back to DataParallel, which trains something else than one process per GPU does.
-        raise ConfigError(
-            f"{torch.cuda.device_count()} GPUs are visible, but this stage trains in one process; give the pod one "
-            "(schedule_gpu_count=1), or start it with accelerate launch"
-        )
+    refuse_impossible(settings)
     arguments: dict[str, Any] = {
-        # TRL's defaults (bf16, gradient checkpointing) are a GPU's; on a CPU they only slow training down.
-        "use_cpu": not cuda,
-        "bf16": cuda,
-        "gradient_checkpointing": cuda,
-        "report_to": "none",
+        **hardware_arguments(settings),
+        "report_to": settings.track or "none",
+        "run_name": run_name(settings, config.__name__.removesuffix("Config").lower()),
         "save_strategy": "no",
         "disable_tqdm": True,
         "output_dir": str(directory),
@@ -63,29 +68,40 @@ def trainer_config(config: type, settings: TrainSettings, directory: Path, **own
     arguments["max_steps"] = settings.max_steps or -1  # Transformers' "by epochs"
     arguments |= owned
     arguments |= _checked(config, settings.trainer_args, set(owned))
+    if settings.quantize != "none":
+        arguments["model_init_kwargs"] = (arguments.get("model_init_kwargs") or {}) | quantized(settings)
     try:
         return config(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{config.__name__}: {str(error).splitlines()[0]}") from error
 
 
-def check_trainer_args(config: str, settings: TrainSettings) -> None:
+def check_trainer_args(config: str, settings: TrainSettings, owned: Collection[str] = ()) -> None:
     """Refuse `trainer_args` that TRL's config does not have; without TRL, as on a laptop that only compiles, later.
 
     Args:
-        config: the name of a TRL config class, as `trl_class` takes it.
+        config: the name of a TRL config class, as `trl_class` takes it, or `TrainingArguments`, from which all come.
+        owned: arguments that the stage derives from its own settings.
 
     Raises:
         ConfigError: an argument is unknown, or belongs to a setting.
     """
     if settings.trainer_args and importlib.util.find_spec("trl"):
-        _checked(trl_class(config), settings.trainer_args, set())
+        _checked(_config_class(config), settings.trainer_args, set(owned))
+
+
+def _config_class(name: str) -> Any:
+    if name != "TrainingArguments":
+        return trl_class(name)
+    from transformers import TrainingArguments
+
+    return TrainingArguments
 
 
 def _checked(config: type, given: dict[str, Any], owned: set[str]) -> dict[str, Any]:
     hints = typing.get_type_hints(config)
     names = {field.name for field in dataclasses.fields(config)}
-    ours = {theirs: mine for mine, theirs in TRL_NAMES.items()}
+    ours = {theirs: mine for mine, theirs in TRL_NAMES.items()} | _STOOD_FOR
     checked = {}
     for name, value in given.items():
         if name in _OWNED:

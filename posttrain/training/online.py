@@ -12,9 +12,9 @@ from posttrain.errors import ConfigError
 from posttrain.training.staleness import MeasuresStaleness
 
 
-def measuring(trainer: type) -> type:
-    """The TRL online trainer with its staleness measured."""
-    return type(trainer.__name__, (MeasuresStaleness, trainer), {})
+def measuring(trainer: type, *mixins: type) -> type:
+    """The TRL online trainer with its staleness measured, and with other mixins, the outermost first."""
+    return type(trainer.__name__, (MeasuresStaleness, *mixins, trainer), {})
 
 
 def trace_of(trainer: Any, learner: str, bound: int) -> Trace:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.errors import PolicyError
+from posttrain.training.ranks import is_main, is_spread, whole_weights
 from posttrain.training.settings import TrainSettings
 
 # What belongs to a policy's weights; everything else is the parent's, byte for byte.
@@ -29,6 +30,8 @@ def lora_config(settings: TrainSettings, task: str = "CAUSAL_LM") -> Any:
 def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str] = ()) -> dict[str, str | int | float]:
     """Write the trained policy, adapters merged; all but the weights stays as in its parent.
 
+    In a group every process must call it; the first one writes, the others get an empty fingerprint.
+
     Args:
         own_config: what of its config is its own, as the head of a reward model.
 
@@ -38,10 +41,17 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
     Raises:
         PolicyError: a weight is NaN or infinite.
     """
-    if hasattr(model, "merge_and_unload"):
+    spread, adapted = is_spread(model), hasattr(model, "merge_and_unload")
+    if adapted and (spread or getattr(model, "is_quantized", False)):
+        model = merged_into(init, model)
+        spread = False
+    elif adapted:
         model = model.merge_and_unload()
-    _refuse_diverged(model)
-    model.save_pretrained(out)
+    weights = whole_weights(model) if model is not None else {}
+    if not is_main():
+        return {}
+    _refuse_diverged(weights)
+    model.save_pretrained(out, state_dict=weights if spread else None)
     _keep_config(init.path, out, own_config)
     # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
     (out / "generation_config.json").unlink(missing_ok=True)
@@ -49,9 +59,36 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
     return inspect_policy(out)
 
 
-def _refuse_diverged(model: Any) -> None:
+def merged_into(init: Artifact, model: Any) -> Any:
+    """The policy with the trained adapters, merged into the weights of its parent as they are stored.
+
+    For a model of which no process holds all weights, or none unrounded: a merge into 4-bit weights would round the
+    adapters away with them (2305.14314 trains against rounded weights, and serves adapters on unrounded ones).
+    """
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    weights = whole_weights(model, trained.__contains__)
+    if not is_main():
+        return None
+    config = model.peft_config["default"]
+    adapters = get_peft_model_state_dict(model, state_dict=weights)
+    unset_hf_deepspeed_config()  # else Transformers would spread this one too, and wait for the others to join in
+    stored = {"dtype": "auto", "use_safetensors": True}
+    if config.task_type == "CAUSAL_LM":
+        plain = AutoModelForCausalLM.from_pretrained(init.path, **stored)
+    else:
+        plain = AutoModelForSequenceClassification.from_pretrained(init.path, num_labels=1, **stored)
+    whole = get_peft_model(plain, config)
+    set_peft_model_state_dict(whole, adapters)
+    return whole.merge_and_unload()
+
+
+def _refuse_diverged(weights: Mapping[str, Any]) -> None:
     # Transformers hides a NaN loss from its log, so the weights are asked.
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise PolicyError(f"training diverged: {name} is NaN or infinite; lower learning_rate, or add warmup_steps")
 

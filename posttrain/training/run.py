@@ -15,6 +15,7 @@ from posttrain.progress import Progress
 from posttrain.stage import Work
 from posttrain.training.policy import lora_config, save_policy
 from posttrain.training.settings import TrainSettings
+from posttrain.training.tracking import tracked
 
 
 @contextmanager
@@ -76,7 +77,8 @@ def fit(
     except ValueError as error:  # how TRL refuses arguments that do not go together
         raise ConfigError(f"{trainer_class.__name__}: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with tracked(config.report_to):
+        trainer.train()
     curves = listener.thinned()
     metrics = {name: points[-1][1] for name, points in curves.items()}
     return trainer, Work(curves=curves, metrics=metrics)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.settings import Settings
 
@@ -35,4 +35,35 @@ class TrainSettings(Settings):
     logging_steps: int = Field(default=10, gt=0, description="steps between two points of the curves")
     lora_rank: int = Field(default=0, ge=0, description="0 trains all weights; else LoRA, merged at the end")
     lora_alpha: int = Field(default=32, gt=0, description="LoRA scale")
+    processes: int = Field(default=0, ge=0, description="processes per node; 0 = one per visible GPU")
+    strategy: Literal["ddp", "fsdp", "zero2", "zero3"] = Field(
+        default="ddp", description="how processes share a model: whole in each (ddp), or sharded"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="arithmetic; auto = bf16 on GPUs that can, else fp32"
+    )
+    gradient_checkpointing: Literal["auto", "always", "never"] = Field(
+        default="auto", description="recompute activations to save memory; auto = on GPUs"
+    )
+    quantize: Literal["none", "4bit"] = Field(default="none", description="4bit = QLoRA: frozen weights in NF4")
+    liger: bool = Field(default=False, description="Liger's fused kernels (GPU)")
+    track: list[Literal["mlflow", "wandb"]] = Field(
+        default_factory=list, description="follow the run there as well; TensorBoard files are always written"
+    )
+    run_name: str = Field(default="", description="name of the tracked run; empty = the pipeline run's and the stage's")
     trainer_args: dict[str, Any] = Field(default_factory=dict, description="any other argument of TRL's config")
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainSettings:
+        """Refuse what cannot go together on any machine."""
+        if self.quantize != "none" and not self.lora_rank:
+            raise ValueError(
+                f"quantize={self.quantize} with lora_rank=0: quantised weights cannot be trained; set lora_rank"
+            )
+        if self.quantize != "none" and self.strategy != "ddp":
+            raise ValueError(
+                f"quantize={self.quantize} with strategy={self.strategy}: quantised weights are not sharded; use ddp"
+            )
+        if self.strategy != "ddp" and self.processes == 1:
+            raise ValueError(f"strategy={self.strategy} with processes=1: nothing to shard over; use ddp")
+        return self

@@ -23,13 +23,17 @@ class MeasuresStaleness:
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        args = self.args  # type: ignore[attr-defined]
         # Read after the step: the samples that this step consumed may have been drawn inside it.
+        steps = self.state.global_step - self._sampled_at  # type: ignore[attr-defined]
+        self.consumed(steps, args.per_device_train_batch_size * args.world_size)
+        return loss
+
+    def consumed(self, steps: int, rows: int) -> None:
+        """Count rows that were trained on so many optimizer steps after they were sampled."""
         if not hasattr(self, "staleness"):
             self.staleness = Counter()
-        args = self.args  # type: ignore[attr-defined]
-        rows = args.per_device_train_batch_size * args.world_size
-        self.staleness[self.state.global_step - self._sampled_at] += rows  # type: ignore[attr-defined]
-        return loss
+        self.staleness[steps] += rows
 
 
 def expected_staleness(batches_per_sampling: int, accumulation: int) -> int:

@@ -1,20 +1,41 @@
-"""A policy's stored weights, one tensor at a time: no model is ever whole in memory."""
+"""A policy's stored weights in pieces, without torch: no model, and no large tensor, is ever whole in memory.
+
+Files are read and written by position (`pread`, `pwrite`), not mapped, so what has been read does not stay in the
+process, and threads need no order among them. Floats are computed in float32; bfloat16, which NumPy does not know,
+is the upper half of a float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from posttrain.artifacts.policy import safetensors_header, weight_files
+from posttrain.errors import PolicyError
+
+Floats = NDArray[np.float32]
+Raw = NDArray[Any]
+
+# Safetensors' floats as they are stored; anything else is not computed with.
+_STORED: dict[str, np.dtype[Any]] = {
+    "BF16": np.dtype(np.uint16),
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_INFINITE = 0x7F80  # the exponent of an infinite or NaN bfloat16
 
 
 class Weights:
-    """The stored tensors of a policy by name; headers are read at once, a tensor when it is asked for.
+    """The stored tensors of a policy by name; headers are read at once, pieces of a tensor when they are asked for.
 
     Raises:
         PolicyError: a weight file is missing, cut short or not safetensors.
@@ -22,13 +43,10 @@ class Weights:
 
     def __init__(self, directory: Path) -> None:
         self.files = weight_files(directory)
-        self._file_of: dict[str, Path] = {}
-        self._described: dict[str, dict[str, Any]] = {}
+        self._described: dict[str, tuple[Path, dict[str, Any]]] = {}
         for file in self.files:
-            described = {name: value for name, value in safetensors_header(file).items() if name != "__metadata__"}
-            self._described |= described
-            self._file_of |= dict.fromkeys(described, file)
-        self._opened = {file: safe_open(file, framework="pt") for file in self.files}
+            self._described |= {name: (file, value) for name, value in _tensors(file).items()}
+        self._opened = {file: (file.open("rb"), _start_of_data(file)) for file in self.files}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._described)
@@ -36,27 +54,118 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._described
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._opened[self._file_of[name]].get_tensor(name)
-
     def shape(self, name: str) -> list[int]:
         """A tensor's shape, from the header alone."""
-        return list(self._described[name]["shape"])
+        return list(self._described[name][1]["shape"])
+
+    def type(self, name: str) -> str:
+        """A tensor's type as safetensors calls it: BF16, F32, I64 …"""
+        return str(self._described[name][1]["dtype"])
+
+    def floats(self, name: str, piece: slice) -> Floats:
+        """A piece of a tensor of floats, read as one long vector, in float32; every `piece.step`th of its elements."""
+        stored = _STORED[self.type(name)]
+        raw = np.empty(piece.stop - piece.start, stored)
+        self._read(name, piece.start * stored.itemsize, raw)
+        raw = raw[:: piece.step]
+        if self.type(name) != "BF16":
+            return np.ascontiguousarray(raw, np.float32)
+        wide = np.zeros((len(raw), 2), np.uint16)
+        wide[:, 1] = raw
+        return wide.view(np.float32)[:, 0]
+
+    def bytes(self, name: str) -> NDArray[np.uint8]:
+        """A tensor as it is stored."""
+        first, last = self._described[name][1]["data_offsets"]
+        raw = np.empty(last - first, np.uint8)
+        self._read(name, 0, raw)
+        return raw
+
+    def _read(self, name: str, offset: int, into: Raw) -> None:
+        file, described = self._described[name]
+        stream, data = self._opened[file]
+        place, view = data + described["data_offsets"][0] + offset, into.view(np.uint8).data if into.size else None
+        while view:
+            count = os.preadv(stream.fileno(), [view], place)
+            if count == 0:
+                raise PolicyError(f"{file}: cut short while it was read; fetch it again")
+            place, view = place + count, view[count:]
 
 
-def write_like(original: Path, out: Path, tensor_of: Callable[[str], Tensor]) -> None:
-    """Write a safetensors file with the names, types and shapes of another, tensor by tensor.
+def reuse_freed_memory() -> None:
+    """Have the C library keep freed arrays for the next ones, up to 32 MiB each and 256 MiB in all.
+
+    By default glibc gives every array of 128 KiB or more back to the kernel, and gets zeroed pages for the next one:
+    five to ten times what the arithmetic on it costs. Without glibc nothing changes.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**28)
+
+
+def is_float(type_: str) -> bool:
+    """Whether a tensor of this type can be computed with."""
+    return type_ in _STORED
+
+
+def stored_as(type_: str, values: Floats) -> Raw:
+    """Float32 in the type that a tensor is stored in, rounded to the nearest, ties to even; too large is infinite."""
+    if type_ != "BF16":
+        with np.errstate(over="ignore"):
+            return values.astype(_STORED[type_], copy=False)
+    bits = values.view(np.uint32)
+    rounding = bits >> 16
+    rounding &= 1
+    rounding += 0x7FFF
+    rounding += bits
+    return rounding.view(np.uint16)[1::2].copy()
+
+
+def all_finite(type_: str, stored: Raw) -> bool:
+    """Whether no value of what `stored_as` made is NaN or infinite."""
+    if type_ == "BF16":
+        return not ((stored & _INFINITE) == _INFINITE).any()
+    return bool(np.isfinite(stored).all())
+
+
+class Sink:
+    """A safetensors file that is being written, tensors and their pieces in any order."""
+
+    def __init__(self, descriptor: int, data: int, tensors: dict[str, Any]) -> None:
+        self._descriptor, self._data, self._tensors = descriptor, data, tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._tensors, key=lambda name: self._tensors[name]["data_offsets"][0]))
+
+    def write(self, name: str, start: int, values: Raw) -> None:
+        """Write elements of a tensor, the first of them at index `start`."""
+        place = self._data + self._tensors[name]["data_offsets"][0] + start * values.itemsize
+        view = values.view(np.uint8).data if values.size else None
+        while view:
+            count = os.pwrite(self._descriptor, view, place)
+            place, view = place + count, view[count:]
+
+
+@contextmanager
+def written_like(original: Path, out: Path) -> Iterator[Sink]:
+    """A new safetensors file with the names, types and shapes of another, for every tensor to be written into.
 
     The library's own writer wants every tensor at once. The format is a header, copied here, and then the bytes of
-    the tensors in the order of their offsets.
-
-    Args:
-        tensor_of: the tensor to write under a name, of the original's type and shape.
+    the tensors at their offsets.
     """
-    header = safetensors_header(original)
-    names = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])
+    data = _start_of_data(original)
     with original.open("rb") as source, out.open("wb") as sink:
-        length = source.read(8)
-        sink.write(length + source.read(int.from_bytes(length, "little")))
-        for name in names:
-            sink.write(tensor_of(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        sink.write(source.read(data))
+        sink.flush()
+        os.ftruncate(sink.fileno(), original.stat().st_size)
+        yield Sink(sink.fileno(), data, _tensors(original))
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    return {name: value for name, value in safetensors_header(file).items() if name != "__metadata__"}
+
+
+def _start_of_data(file: Path) -> int:
+    with file.open("rb") as stream:
+        return 8 + int.from_bytes(stream.read(8), "little")

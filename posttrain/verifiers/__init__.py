@@ -10,25 +10,30 @@ A problem names its verifier and brings the reference it needs. Built in are the
         return Verdict(float(completion == completion[::-1]), completion)
 
 or a package with the entry point `palindrome = "mine:palindrome"` in the group `posttrain.verifiers`; a function, or
-a module with `verify` and, if it likes, `validate`.
+a module with `verify` and, if it likes, `validate` and those of `Verifier`'s others that it has.
+
+Many completions are judged with `verify_all`: verifiers that wait for something judge side by side.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
+from posttrain import __version__
 from posttrain.errors import VerifierError, nearest
 from posttrain.verifiers.verdict import Verdict
 from posttrain.verifiers.worker import NotStarted, Remote
 
-__all__ = ["BUILTIN", "Verdict", "crashes", "names", "register", "validate", "verify"]
+__all__ = ["BUILTIN", "Ask", "Bench", "Verdict", "crashes", "names", "register", "validate", "verify", "verify_all"]
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +42,25 @@ Validate = Callable[[Any], str | None]
 
 
 class Verifier(Protocol):
-    """What a verifier module offers."""
+    """What a verifier module offers; it may also have
+
+    at_once() -> int: how many completions it can judge at the same time, in threads; without it, one;
+    identity() -> str: what decides, beyond its name, such as a model;
+    served: a Counter of what really decided, which it keeps.
+    """
 
     def verify(self, completion: str, reference: Any, prompt: str = "") -> Verdict: ...
 
     def validate(self, reference: Any) -> str | None: ...
+
+
+class Ask(NamedTuple):
+    """A completion to judge."""
+
+    completion: str
+    verifier: str
+    reference: Any
+    prompt: str = ""
 
 
 class Builtin(NamedTuple):
@@ -52,8 +71,11 @@ class Builtin(NamedTuple):
 
 BUILTIN = {
     "choice": Builtin("posttrain.verifiers.choice", isolated=False),
+    "code": Builtin("posttrain.verifiers.code", isolated=False),  # the sandbox isolates the program, not the verifier
     "countdown": Builtin("posttrain.verifiers.countdown", isolated=False),
     "exact": Builtin("posttrain.verifiers.exact", isolated=False),
+    "instructions": Builtin("posttrain.verifiers.instructions", isolated=False),
+    "judge": Builtin("posttrain.verifiers.judge", isolated=False),
     "math": Builtin("posttrain.verifiers.math", isolated=True),
     "numeric": Builtin("posttrain.verifiers.numeric", isolated=False),
     "reasoning_gym": Builtin("posttrain.verifiers.reasoning_gym", isolated=True),
@@ -64,6 +86,7 @@ GROUP = "posttrain.verifiers"
 crashes: Counter[str] = Counter()
 """How often each verifier failed in this process where it should have judged; every one is an unscorable verdict."""
 
+_counting = threading.Lock()
 _registered: dict[str, Verifier] = {}
 
 
@@ -79,12 +102,82 @@ def verify(completion: str, verifier: str, reference: Any, prompt: str = "") -> 
     except VerifierError:
         raise
     except Exception as error:
-        crashes[verifier] += 1
+        with _counting:
+            crashes[verifier] += 1
         log.debug("verifier %s failed on a completion of %d characters: %r", verifier, len(str(completion)), error)
         return Verdict(None, None)
     if not isinstance(verdict, Verdict):
         raise VerifierError(f"verifier {verifier!r} returned {type(verdict).__name__}; it must return a Verdict")
     return verdict
+
+
+def verify_all(asks: Sequence[Ask]) -> Iterator[Verdict]:
+    """A verdict for each completion, in order, as soon as it and all before it are there.
+
+    Those whose verifier waits (for a worker process, a sandbox, a server) are judged side by side, the others here.
+
+    Raises:
+        VerifierError: as `verify`, for the first completion that it concerns; the rest is not judged.
+    """
+    widths = {name: _width(name) for name in {ask.verifier for ask in asks}}
+    widest = max(widths.values(), default=1)
+    pool = ThreadPoolExecutor(widest) if widest > 1 else None
+    try:
+        elsewhere: dict[int, Future[Verdict]] = {
+            place: pool.submit(verify, *ask) for place, ask in enumerate(asks) if pool and widths[ask.verifier] > 1
+        }
+        for place, ask in enumerate(asks):
+            waited = elsewhere.pop(place, None)
+            yield waited.result() if waited else verify(*ask)
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+def _width(name: str) -> int:
+    at_once = getattr(_find(name), "at_once", None)
+    return at_once() if at_once else 1
+
+
+class Bench:
+    """The verifiers of a stage: who will decide, known before anything is made, and who did."""
+
+    def __init__(self, verifiers: Iterable[str] = ()) -> None:
+        self._identities: dict[str, str] = {}
+        """Of each verifier what decides, beyond its name; empty for most."""
+        self._before: dict[str, Counter[str]] = {}
+        for name in verifiers:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Another one.
+
+        Raises:
+            VerifierError: it is unknown, or not configured.
+        """
+        if name not in self._identities:
+            identity = getattr(_find(name), "identity", None)
+            self._identities[name] = identity() if identity else ""
+            self._before[name] = _served(name)
+
+    @property
+    def names(self) -> str:
+        """Which verifiers decide, in which version; what two evaluations must have in common to be compared."""
+        told = {name: f" ({identity})" if identity else "" for name, identity in sorted(self._identities.items())}
+        return ", ".join(f"{name}@{__version__}{identity}" for name, identity in told.items())
+
+    def facts(self) -> dict[str, str]:
+        """For the record: the verifiers and, of each with an identity, what served since it was added."""
+        told = {"verifiers": self.names}
+        for name, identity in self._identities.items():
+            if identity:
+                times = sorted((_served(name) - self._before[name]).items())
+                told[name] = f"{identity}; served by {', '.join(f'{one} ({n})' for one, n in times) or 'nobody'}"
+        return told
+
+
+def _served(name: str) -> Counter[str]:
+    return Counter(getattr(_find(name), "served", ()))
 
 
 def validate(verifier: str, reference: Any) -> str | None:
@@ -141,4 +234,7 @@ def _load(name: str) -> Verifier:
         offers = ", ".join(entry.value for entry in found)
         raise VerifierError(f"several installed packages offer a verifier {name!r}: {offers}")
     loaded = next(iter(found)).load()
-    return SimpleNamespace(verify=getattr(loaded, "verify", loaded), validate=getattr(loaded, "validate", _accept))
+    offered = {name: getattr(loaded, name) for name in ("at_once", "identity", "served") if hasattr(loaded, name)}
+    return SimpleNamespace(
+        verify=getattr(loaded, "verify", loaded), validate=getattr(loaded, "validate", _accept), **offered
+    )

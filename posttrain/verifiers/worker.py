@@ -51,6 +51,9 @@ class Remote:
     def validate(self, reference: Any) -> str | None:
         return self._ask("validate", reference)
 
+    def at_once(self) -> int:
+        return AT_ONCE
+
     def _ask(self, *request: Any) -> Any:
         try:
             message = json.dumps(request).encode()

@@ -69,12 +69,12 @@ class Pretraining:
     learning_rate: float = 2e-3
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(characters_known: str = CHARACTERS) -> PreTrainedTokenizerFast:
     """One token a character; decoding gives back exactly the characters."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *CHARACTERS])}
+    vocabulary = {token: index for index, token in enumerate([PAD, EOS, UNKNOWN, *characters_known])}
     characters = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     characters.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
     characters.decoder = decoders.Fuse()  # without it, decoding puts a space between the characters
@@ -161,6 +161,7 @@ def train(
     steps: int,
     learning_rate: float,
     progress: Callable[[int, int], None] | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
 ) -> None:
     """Next-token training on the completions of batches drawn afresh, with warm-up and a cosine decay to zero."""
     import torch
@@ -173,8 +174,8 @@ def train(
     )
     for step in range(steps):
         tokens = draw()
-        logits = policy(tokens[:, :-1]).logits[:, PROMPT_TOKENS - 1 :]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, PROMPT_TOKENS:].flatten())
+        logits = policy(tokens[:, :-1]).logits[:, prompt_tokens - 1 :]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, prompt_tokens:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()

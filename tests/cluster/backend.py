@@ -60,7 +60,7 @@ class Backend:
         from kfp import Client
 
         client = Client(host=self.host)
-        images = {"schedule_control_image": self.image, "schedule_train_image": self.image}
+        images = {f"schedule_{kind}_image": self.image for kind in ("control", "train", "sample")}
         started = client.create_run_from_pipeline_package(
             str(without_optional_secrets(pipeline)),
             arguments={**SCHEDULE, **images, **arguments},

@@ -23,6 +23,7 @@ from posttrain.errors import (
     VerifierError,
 )
 from posttrain.stage import Work, execute, open_parents
+from posttrain.taxonomy import Kind
 from tests.disk import small_disk
 from tests.made import based, demo, evaluated, prepared, problem, refused, rolled_out
 from tests.tiny import CONTEXT, tiny_policy
@@ -320,6 +321,14 @@ def test_a_gate_refuses_another_decoding(home, tmp_path, out, duel, name, value)
     other = evaluated(tmp_path / "other", home / "sibling", home / "problems", [4] * 40, **{name: value})
     parents = duel | {"candidate": [other]}
     refused("gate", parents, {}, out, ContractError, f"differ in {name}", str(value), "measure both alike")
+
+
+def test_an_evaluation_from_before_there_were_back_ends_was_made_by_transformers(home, out, duel):
+    file = duel["champion"][0] / "posttrain.json"
+    record = json.loads(file.read_text())
+    assert record["parameters"].pop("backend") == "transformers"
+    file.write_text(json.dumps(record))
+    assert execute(load_stage("gate"), duel, {}, out).kind is Kind.DECISION
 
 
 def test_a_gate_refuses_other_problems(home, tmp_path, out, duel):

@@ -28,6 +28,7 @@ TITLES = {
     Kind.TRAJECTORIES: "system.Dataset",
     Kind.EVALUATION: "system.Dataset",
     Kind.REWARD_MODEL: "system.Model",
+    Kind.PROCESS_REWARD_MODEL: "system.Model",
     Kind.DIAGNOSIS: "system.Artifact",
     Kind.RECOMMENDATION: "system.Artifact",
     Kind.DECISION: "system.Artifact",
@@ -135,7 +136,7 @@ def test_outputs_are_the_artifact_metrics_and_page(face):
 def test_the_image_is_the_one_that_the_stage_needs(face):
     stage, _, spec = face
     container = spec["deploymentSpec"]["executors"][f"exec-{spelt(stage.name)}"]["container"]
-    assert container["image"] == {"control": CONTROL, "train": TRAIN}[stage.image]
+    assert container["image"] == {"control": CONTROL, "train": TRAIN, "sample": TRAIN}[stage.image]
 
 
 def test_nothing_is_installed_at_run_time(face):

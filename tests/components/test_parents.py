@@ -43,6 +43,7 @@ PAIRING = [
         ({"problems": True}, "of different problems"),
         ({"samples": 5}, "differ in samples"),
         ({"temperature": 0.7}, "differ in temperature"),
+        ({"backend": "vllm"}, "differ in backend"),
         ({"verifiers": "exact@0.0.1"}, "different verifiers"),
     ],
 )

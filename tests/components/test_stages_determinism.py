@@ -10,6 +10,7 @@ import pytest
 from tests.training.jobs import BRIEF, HELD_OUT, SUMS, answered, base, prepared, record, run
 
 SAMPLING = {"samples": 4, "max_new_tokens": 4}
+REVISE = {"max_new_tokens": 4, "critique": "{answer}?", "revision": "{answer}{critique}!"}
 ONLINE = BRIEF | {"max_new_tokens": 4}
 RL = BRIEF | {"batch_size": 16, "group_size": 4, "max_new_tokens": 1}
 DIGITS = [{"prompt": row["prompt"], "verifier": "exact", "reference": [*"0123456789"]} for row in SUMS]
@@ -35,6 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, str], bool]] = {
     "rollout": ("rollout", SAMPLING, {"policy": "init", "problems": "problems"}, True),
     "verify": ("verify", {}, {"trajectories": "rollouts"}, False),
+    "revise": ("revise", REVISE, {"policy": "init", "trajectories": "rollouts"}, True),
     "sft": ("sft", BRIEF, {"init": "init", "data": "demos"}, True),
     "rl": (
         "rl",

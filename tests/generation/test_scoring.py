@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,6 @@ from tests.tiny import ARCHITECTURES, tiny_policy
 
 PROMPTS = ["12+3=", "a", "hello world, what is this?\n"]
 CHAT = [[{"role": "user", "content": "12+3="}], [{"role": "user", "content": "hello"}]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

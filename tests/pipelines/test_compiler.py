@@ -218,7 +218,7 @@ def test_run_time_parameters_have_types_that_the_backend_reads(compiled):
 
 def test_images_are_the_releases_own():
     assert RUN_TIME["schedule_control_image"].default == CONTROL
-    assert RUN_TIME["schedule_train_image"].default == TRAIN
+    assert RUN_TIME["schedule_train_image"].default == RUN_TIME["schedule_sample_image"].default == TRAIN
     assert {CONTROL.rpartition(":")[2], TRAIN.rpartition(":")[2]} == {__version__}
 
 

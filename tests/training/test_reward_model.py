@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from posttrain.artifacts.artifact import open_artifact
-from posttrain.errors import ConfigError, ContractError
+from posttrain.errors import ContractError
 from posttrain.generation.decoding import Decoding
 from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.generation.transformers import load_policy, sample
@@ -181,6 +181,13 @@ def test_what_it_cannot_be_judged_by_is_refused(
     refused("reward_model", parents, settings, tmp_path / "x" / "out", ContractError, complaint)
 
 
+def first_token(policy: Path, prompts: list[str]) -> list[str]:
+    model, tokenizer = load_policy(policy)
+    return [
+        mine[0].text for mine in sample(model, tokenizer, prompts, Decoding(samples=1, max_new_tokens=1, temperature=0))
+    ]
+
+
 # The verifier wants a letter that the reward model dislikes.
 PROBLEMS = [{"prompt": f"{n}?", "verifier": "exact", "reference": "a"} for n in range(8)]
 
@@ -188,23 +195,23 @@ PROBLEMS = [{"prompt": f"{n}?", "verifier": "exact", "reference": "a"} for n in 
 def test_rl_maximises_what_the_reward_model_says(home: Path, tmp_path: Path) -> None:
     problems = prepared(tmp_path / "problems", PROBLEMS, "problems")
     parents = {"init": home / "init", "problems": problems, "reward_model": home / "judge"}
-    settings = RL | {"max_steps": 30, "learning_rate": 3e-3, "reward": "reward_model"}
+    settings = RL | {"max_steps": 30, "learning_rate": 3e-3, "rewards": {"reward_model": 1.0}}
     trained = run("rl", tmp_path / "rl", settings, **parents)
     prompts = [row["prompt"] for row in PROBLEMS]
-    assert not all(answer[:1].isdigit() for answer in greedy(home / "init", prompts))
-    assert all(answer[:1].isdigit() for answer in greedy(trained, prompts))
+    assert not all(answer[:1].isdigit() for answer in first_token(home / "init", prompts))
+    assert all(answer[:1].isdigit() for answer in first_token(trained, prompts))
     metrics = record(trained).metrics
     assert "rewards/reward_model/mean" in metrics
-    assert not any("verified" in name for name in metrics)
+    assert not any("verifier" in name for name in metrics)
 
 
 def test_both_rewards_are_logged_and_weighed(home: Path, tmp_path: Path) -> None:
     rows = [row | {"reference": [*"0123456789abcde"]} for row in PROBLEMS]
     problems = prepared(tmp_path / "problems", rows, "problems")
     parents = {"init": home / "init", "problems": problems, "reward_model": home / "judge"}
-    settings = RL | {"max_steps": 1, "reward": "both", "reward_weights": [3.0, 0.5]}
+    settings = RL | {"max_steps": 1, "rewards": {"verifier": 3.0, "reward_model": 0.5}}
     metrics = record(run("rl", tmp_path / "rl", settings, **parents)).metrics
-    verified, scored = (metrics[f"rewards/{name}/mean"] for name in ("verified", "reward_model"))
+    verified, scored = (metrics[f"rewards/{name}/mean"] for name in ("verifier", "reward_model"))
     assert 0 < verified < 1
     assert metrics["reward"] == pytest.approx(3 * verified + 0.5 * scored, abs=1e-5)
 
@@ -220,21 +227,3 @@ def test_texts_are_scored_where_the_reward_model_learned_to(home: Path) -> None:
     assert model.config.pad_token_id == tokenizer.pad_token_id
     _, chats = load_reward_model(judge, conversational=True)
     assert chats(text=["1?1"])["input_ids"][0][-1] != end, "a chat ends as its template says"
-
-
-@pytest.mark.parametrize(
-    ("settings", "judged", "error", "complaint"),
-    [
-        ({"reward": "both"}, False, ContractError, "reward=both has no parent 'reward_model'"),
-        ({}, True, ContractError, "reward=verifier has parent 'reward_model'; choose"),
-        ({"reward_weights": [1.0, 2.0]}, True, ConfigError, "reward_weights=[1.0, 2.0] with reward=verifier"),
-        ({"reward": "both", "reward_weights": [1.0]}, True, ConfigError, "reward_weights=[1.0] with reward=both"),
-    ],
-)
-def test_a_reward_and_its_model_go_together(
-    home: Path, tmp_path: Path, settings: dict[str, Any], judged: bool, error: Any, complaint: str
-) -> None:
-    problems = prepared(tmp_path / "problems", PROBLEMS, "problems")
-    parents = {"init": [home / "init"], "problems": [problems]}
-    parents |= {"reward_model": [home / "judge"]} if judged else {}
-    refused("rl", parents, RL | settings, tmp_path / "x" / "out", error, complaint)

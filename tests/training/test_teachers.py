@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from posttrain.errors import ConfigError, ContractError, ProvenanceError
+from tests.effects.of_distillation import divergence
 from tests.made import refused
 from tests.training.jobs import BRIEF, SUMS, base, prepared, record, run, same_weights, weights
-from tests.training.test_effect import divergence
 
 ROUTES = {"left": 1, "right": 2}
 SIDES = [row | {"slice": "left" if number % 2 else "right"} for number, row in enumerate(SUMS)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from posttrain.components.rl.stage import Variant
+from posttrain.components.rl.variants import VARIANTS, Name
 
 from posttrain.artifacts.digests import digest_file
 from posttrain.taxonomy import METHODS
@@ -20,10 +20,11 @@ RL: dict[str, Any] = BRIEF | {"batch_size": 32, "group_size": 8, "max_new_tokens
 
 
 def test_the_catalogue_and_the_stage_agree() -> None:
-    assert {name for name, method in METHODS.items() if method.stage == "rl"} == set(get_args(Variant))
+    assert {name for name, method in METHODS.items() if method.stage == "rl"} == set(get_args(Name))
+    assert list(VARIANTS) == list(get_args(Name))
 
 
-@pytest.mark.parametrize("method", get_args(Variant))
+@pytest.mark.parametrize("method", get_args(Name))
 def test_rl(tmp_path: Path, method: str) -> None:
     init = base(tmp_path / "init", "llama", characters="0123456789+=")
     problems = prepared(tmp_path / "problems", DIGITS, "problems")

@@ -10,7 +10,7 @@ import pytest
 
 import posttrain.verifiers as verifiers
 from posttrain.errors import VerifierError
-from posttrain.verifiers import Verdict, crashes, names, register, validate, verify, worker
+from posttrain.verifiers import Ask, Bench, Verdict, crashes, names, register, validate, verify, verify_all, worker
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +94,30 @@ def test_workers_answer_threads_each_its_own():
     for thread in threads:
         thread.join()
     assert got == {i: str(i) for i in range(20)}
+
+
+def test_many_are_judged_in_order_whoever_judges_them():
+    asks = [Ask(str(n), *given) for n in range(9) for given in (("exact", "3"), ("regex", {"pattern": "[5-9]"}))]
+    assert [verdict.score for verdict in verify_all(asks)] == [
+        score for n in range(9) for score in (float(n == 3), float(n >= 5))
+    ]
+    assert list(verify_all([])) == []
+
+
+def test_many_end_at_the_first_that_cannot_be_judged():
+    good, bad = Ask("a", "regex", {"pattern": "a"}), Ask("a", "regex", {"pattern": "("})
+    verdicts = verify_all([good, Ask("a", "exact", "a"), bad, *[good] * 5, Ask("a", "exact", None)])
+    assert [next(verdicts).score for _ in range(2)] == [1, 1]
+    with pytest.raises(VerifierError, match="does not compile"):
+        next(verdicts)
+    with pytest.raises(VerifierError, match="unknown verifier 'exakt'"):
+        next(verify_all([good, Ask("a", "exakt", "a")]))
+
+
+def test_verifiers_say_who_they_are():
+    assert Bench(["exact", "choice", "exact"]).facts() == {"verifiers": "choice@0.1.0, exact@0.1.0"}
+    with pytest.raises(VerifierError, match="unknown verifier 'exakt'"):
+        Bench(["exakt"])
 
 
 def test_a_worker_that_died_is_replaced_and_refusals_cross():

@@ -1,0 +1,63 @@
+"""`posttrain worker`, a stage from URIs to a URI, and `posttrain rank`, one process of a group."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from posttrain.artifacts.digests import RECORD_FILE
+from posttrain.components.catalogue import load_stage
+from posttrain.errors import ConfigError, ContractError
+from posttrain.stage import execute, join
+from posttrain.storage.uris import fetch, publish, read_text
+from posttrain.training.hardware import Nodes
+from posttrain.training.launch import take_part
+
+
+def run_worker(name: str, parents: list[str], settings: str, out: str) -> None:
+    """Run a stage; on the first node its artifact goes to `out`, on the others nothing does.
+
+    Raises:
+        PosttrainError: settings, parents or the stage's work.
+        ContractError: an artifact is at `out` already.
+    """
+    stage, chosen = load_stage(name), _settings(settings)
+    first = Nodes.from_environment().rank == 0
+    if first and read_text(f"{out.rstrip('/')}/{RECORD_FILE}") is not None:
+        raise ContractError(f"{out}: an artifact is there already; choose another output or remove it")
+    with tempfile.TemporaryDirectory(prefix="posttrain-worker-") as folder:
+        fetched = _fetched(parents, Path(folder))
+        if not first:
+            join(stage, fetched, chosen)
+            return
+        made = Path(folder) / "made"
+        execute(stage, fetched, chosen, made)
+        publish(made, out)
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--settings: not JSON ({error})") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"--settings: {type(settings).__name__} instead of an object")
+    return settings
+
+
+def _fetched(parents: list[str], folder: Path) -> dict[str, list[Path]]:
+    """Role → local paths, several of a role in the order given."""
+    paths: dict[str, list[Path]] = {}
+    for number, given in enumerate(parents):
+        role, sign, uri = given.partition("=")
+        if not (sign and role and uri):
+            raise ConfigError(f"--parent {given}: give ROLE=URI")
+        paths.setdefault(role, []).append(fetch(uri, folder / str(number)))
+    return paths
+
+
+def run_rank(folder: Path) -> None:
+    """Be one process of a group."""
+    take_part(folder, load_stage)

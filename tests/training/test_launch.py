@@ -1,0 +1,126 @@
+"""A stage in a group of processes: the same training, one error, nothing left running."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from posttrain.artifacts import provenance
+from posttrain.errors import GroupError, StorageError
+from posttrain.report.charts import LineChart, Series
+from posttrain.report.page import Facts, Sample, Samples, Section, Table
+from posttrain.stage import Work
+from posttrain.training import handover
+from posttrain.training.launch import start
+from posttrain.training.ranks import summed
+from tests.training.jobs import SUMS, answered, base, prepared, record, run, weights
+
+STEPS = {"max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "seed": 3}
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    init = base(tmp_path / "init", "llama")
+    data = prepared(tmp_path / "data", answered(SUMS), "trajectories")
+    alone = run("sft", tmp_path / "alone", STEPS | {"batch_size": 8}, init=init, data=data)
+    both = run("sft", tmp_path / "both", STEPS | {"batch_size": 4, "processes": 2}, init=init, data=data)
+    one, two = record(alone), record(both)
+    assert (one.facts["processes"], two.facts["processes"]) == (1, 2)
+    assert one.facts["global_batch"] == two.facts["global_batch"] == 8
+    assert (one.trace, one.counts) == (two.trace, two.counts)
+    assert two.environment.versions.keys() >= {"torch", "transformers", "trl"}
+    assert [value for _, value in one.curves["loss"]] == pytest.approx(
+        [value for _, value in two.curves["loss"]], abs=1e-5
+    )
+    before, mine, theirs = weights(init), weights(alone), weights(both)
+    moved = max(float((mine[name] - before[name]).abs().max()) for name in mine)
+    apart = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+    assert apart < 1e-3 * moved
+
+
+def test_work_comes_over_whole() -> None:
+    blocks = [
+        Section("s", [Table(["a", "b"], [["x", None]]), LineChart("l", "step", "", [Series("loss", [[0, 1.5]])])]),
+        Samples([Sample("p", "c", 0.5)]),
+        Facts([["k", 2]]),
+    ]
+    work = Work(
+        trace=provenance.online({0: 3, 2: 1}, "me", 0),
+        facts={"eos": "1", "parameters": 3, "share": 0.5},
+        metrics={"loss": 1.0, "nothing": math.nan},
+        counts={"rows": 4},
+        curves={"loss": [[1.0, 2.0]]},
+        blocks=blocks,
+    )
+    back = handover.load(handover.dump(work))
+    assert math.isnan(back.metrics.pop("nothing")) and math.isnan(work.metrics.pop("nothing"))
+    assert back == work
+
+
+# What a process does, in place of a stage: the first waits for the second, which fails.
+WAITING = "import os, sys, time; from pathlib import Path; from posttrain import errors\n"
+WAITING += "from posttrain.training.launch import _leave\nif os.environ['RANK'] == '0': time.sleep(300)\n"
+
+
+def fail(folder: Path, how: str) -> None:
+    start(2, ["-c", WAITING + how, str(folder)], folder)
+
+
+def test_the_first_error_of_any_process_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"^disk: gone$") as raised:
+        fail(tmp_path, "_leave(Path(sys.argv[1]), errors.StorageError('disk: gone'))")
+    assert raised.value.exit_code == 75
+
+
+def test_a_fault_of_ours_names_its_process(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^process 1: ZeroDivisionError: ours$"):
+        fail(tmp_path, "_leave(Path(sys.argv[1]), ZeroDivisionError('ours'))")
+
+
+def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(GroupError, match="process 1 was killed by SIGKILL") as raised:
+        fail(tmp_path, "import signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert raised.value.exit_code == 75
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def wait_for(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_the_whole_group(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = "import os, sys, time; from posttrain.training.launch import _end_with_parent; _end_with_parent()\n"
+    process += "open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').write(str(os.getpid())); time.sleep(300)"
+    group = "import sys; from pathlib import Path; from posttrain.training.launch import start\n"
+    group += f"start(2, ['-c', {process!r}, sys.argv[1]], Path(sys.argv[1]))"
+    agent = subprocess.Popen([sys.executable, "-c", group, str(tmp_path)], stderr=subprocess.DEVNULL)
+    files = [tmp_path / "0", tmp_path / "1"]
+    wait_for(lambda: all(file.is_file() and file.read_text() for file in files))
+    agent.send_signal(number)
+    assert agent.wait(60) == code
+    left = [Path("/proc", file.read_text()) for file in files]
+    wait_for(lambda: not any(process.exists() for process in left))
+
+
+def test_what_each_process_counted_is_added_up(tmp_path: Path) -> None:
+    counting = "import os, sys; from collections import Counter; from pathlib import Path\n"
+    counting += "import torch.distributed as group; from posttrain.training.ranks import summed\n"
+    counting += "group.init_process_group('gloo'); mine = Counter(rows=3 + int(os.environ['RANK']), unscorable=0)\n"
+    counting += (
+        "Path(sys.argv[1], os.environ['RANK']).write_text(str(dict(summed(mine)))); group.destroy_process_group()"
+    )
+    start(2, ["-c", counting, str(tmp_path)], tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["{'rows': 7, 'unscorable': 0}"] * 2
+    assert summed(Counter(rows=3)) == {"rows": 3}, "a process alone"
