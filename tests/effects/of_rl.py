@@ -80,8 +80,8 @@ def on_the_edge(home: Path, seed: int, with_it: dict[str, Any], **settings: Any)
 @effect("dapo", "pass@1 of the problems that can teach", margin=0.1, against="the same without dynamic sampling")
 def dynamic_sampling_learns_more_in_equally_many_steps(home: Path, seed: int) -> Measured:
     # An answer of one token ends at the limit: masked, it would teach nothing.
-    loss = {"method": "dapo", "dynamic_sampling": False, "trainer_args": {"mask_truncated_completions": False}}
-    return on_the_edge(home, seed, {"dynamic_sampling": True, "max_resampling": 8}, **loss)
+    loss = {"method": "dapo", "dynamic_sampling": "never", "trainer_args": {"mask_truncated_completions": False}}
+    return on_the_edge(home, seed, {"dynamic_sampling": "always", "max_resampling": 8}, **loss)
 
 
 @effect("grpo", "pass@1 of the problems that can teach", margin=0.1, against="the same without a curriculum")
