@@ -18,6 +18,7 @@ the completions of one prompt (2402.03300, eq. 3 and 4). What this is, and is no
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from posttrain.components.rl.settings import RLSettings, check_settings
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import agree_on_text, size_of
+from posttrain.artifacts.problems import Problem
 from posttrain.errors import ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
@@ -36,6 +38,7 @@ from posttrain.training.hardware import global_batch
 from posttrain.training.hints import check_hints_fit
 from posttrain.training.online import enough_prompts
 from posttrain.training.rewards import Rollouts, check_reward_parents, reward_arguments
+from posttrain.verifiers import Bench
 
 PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the policy to start from"),
@@ -60,12 +63,18 @@ def check(settings: RLSettings, parents: Parents) -> None:
     init, a_step = parents.one("init"), global_batch(settings) // settings.group_size
     plan = planned(parents, settings.slices, settings.curriculum, a_step)
     enough_prompts(len(plan.problems), a_step)
+    _bench(settings, plan.problems)
     check_prompts_fit(init, plan.problems, settings.max_new_tokens)
     check_hints_fit(init, plan.problems, plan.hints, settings.hint_share, settings.max_new_tokens)
     models = parents.all("reward_model")
     for model in models:
         check_prompts_fit(model, plan.problems, settings.max_new_tokens)
         agree_on_text(models[0], model, ("reward_model_1", "another reward model"))
+
+
+def _bench(settings: RLSettings, problems: Sequence[Problem]) -> Bench:
+    """Who verifies, if the reward has such a term; a judge that is not configured is refused."""
+    return Bench(problem.verifier for problem in problems if "verifier" in settings.rewards)
 
 
 def _check_uses(settings: RLSettings, parents: Parents) -> None:
@@ -109,7 +118,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
 
     init = parents.one("init")
     plan = planned(parents, settings.slices, settings.curriculum, global_batch(settings) // settings.group_size)
-    counts: Counter[str] = Counter()
+    bench, counts = _bench(settings, plan.problems), Counter[str]()
     mixins, arguments = _mixins(settings, parents, plan)
     with trainer_scratch() as scratch:
         config = trainer_config(
@@ -139,6 +148,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     if plan.hints:
         work.metrics["hinted_share"] = live["hinted_rollouts"] / live.pop("sampled_rollouts")
     work.counts = {**plan.counts, **live}
+    work.facts |= bench.facts()
     return work
 
 

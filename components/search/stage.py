@@ -107,14 +107,14 @@ def run(settings: SearchSettings, parents: Parents, out: Path, progress: Progres
     """Sample, pick, measure the gap, and write one row a problem."""
     policy, problems = parents.one("policy"), chosen(settings, parents)
     sampled = sample_problems(policy, problems, settings, progress)
-    verdicts = [[judged(p, each) for each in completions] for p, completions in zip(problems, sampled, strict=True)]
+    verdicts = [judged(problem, completions) for problem, completions in zip(problems, sampled, strict=True)]
     plainly = sum(len(each.tokens) for completions in sampled for each in completions)
     counts: Counter[str] = Counter()
     if settings.method == "beam":
         picked, spent = beamed(settings, parents, problems, progress)
     else:
         picked, spent = picks(settings, parents, problems, sampled, verdicts, counts), plainly
-    found = [judged(problem, completion) for problem, completion in zip(problems, picked, strict=True)]
+    found = [judged(problem, [completion])[0] for problem, completion in zip(problems, picked, strict=True)]
     write_trajectories(
         [
             row_of(problem, trace, policy.digest, "search") | {"reward": verdict.score, "answer": verdict.answer}
@@ -140,9 +140,10 @@ def run(settings: SearchSettings, parents: Parents, out: Path, progress: Progres
     )
 
 
-def judged(problem: Problem, completion: Completion) -> Verdict:
-    """The verifier's verdict; for picking, only its answer counts."""
-    return verifiers.verify(completion.text, problem.verifier, problem.reference, prompt_text(problem.prompt))
+def judged(problem: Problem, completions: Sequence[Completion]) -> list[Verdict]:
+    """The verifier's verdicts; for picking, only their answers count."""
+    asked = problem.verifier, problem.reference, prompt_text(problem.prompt)
+    return list(verifiers.verify_all([verifiers.Ask(each.text, *asked) for each in completions]))
 
 
 def picks(

@@ -172,7 +172,8 @@ def _shares(
     )
     for ((_, tokens), solution), continuations in zip(owners.items(), sampled, strict=True):
         begun = tokens[solution.steps.start :]
-        scores = [_score(solution.row, _text(tokenizer, begun, each)) for each in continuations]
+        asks = [_ask(solution.row, _text(tokenizer, begun, each)) for each in continuations]
+        scores = [verdict.score for verdict in verifiers.verify_all(asks)]
         scored = [score == 1 for score in scores if score is not None]
         counts["continuations_unscorable"] += len(scores) - len(scored)
         yield sum(scored) / len(scored) if scored else None
@@ -184,15 +185,15 @@ def _text(tokenizer: Any, begun: Sequence[int], continuation: Completion) -> str
     return str(tokenizer.decode([*begun, *more], skip_special_tokens=True))
 
 
-def _score(row: Row, text: str) -> float | None:
-    return verifiers.verify(text, row["verifier"], row.get("reference"), prompt_of(row)).score
+def _ask(row: Row, text: str) -> verifiers.Ask:
+    return verifiers.Ask(text, row["verifier"], row.get("reference"), prompt_of(row))
 
 
 def _labels(solution: Solution, shares: dict[Prefix, float | None]) -> list[float] | None:
     """Of the prompt and of each step; None if one of them cannot be told."""
     labels = [shares[solution.prefix(depth)] for depth in solution.rolled_out]
     if solution.finished:
-        score = _score(solution.row, completion_text(solution.row))
+        score = verifiers.verify(*_ask(solution.row, completion_text(solution.row))).score
         labels.append(None if score is None else float(score == 1))
     known = [label for label in labels if label is not None]
     return known if len(known) == len(labels) else None

@@ -69,11 +69,12 @@ def verifier(rollouts: Rollouts) -> Source:
     """The verified score in [0, 1]; None where it is unscorable. `counts` gains `rollouts` and `unscorable`."""
 
     def scores(completions: list[Any], problem: list[int], **columns: Any) -> list[float | None]:
-        scored = []
+        asks = []
         for completion, index in zip(completions, problem, strict=True):
             asked = rollouts.problems[index]
             prompt = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
-            scored.append(verifiers.verify(answer(completion), asked.verifier, asked.reference, prompt).score)
+            asks.append(verifiers.Ask(answer(completion), asked.verifier, asked.reference, prompt))
+        scored = [verdict.score for verdict in verifiers.verify_all(asks)]
         rollouts.counts["rollouts"] += len(scored)
         rollouts.counts["unscorable"] += sum(score is None for score in scored)
         return scored

@@ -13,7 +13,7 @@ from posttrain.components.rl.plan import arranged, solve_rates
 
 from posttrain import verifiers
 from posttrain.artifacts.problems import Problem
-from posttrain.errors import ConfigError, ContractError, PosttrainError, RecipeError
+from posttrain.errors import ConfigError, ContractError, PosttrainError, RecipeError, VerifierError
 from posttrain.recipes.load import parse_recipe
 from posttrain.taxonomy import Kind
 from posttrain.training.global_advantages import NormalisesGlobally
@@ -207,3 +207,15 @@ stages:
 """
     with pytest.raises(RecipeError, match=r"rl takes no parent 'data'; rl samples its own trajectories; learn from"):
         parse_recipe(text, "wrong.yaml", load_stages())
+
+
+def test_who_verified_is_recorded_and_a_judge_that_is_not_configured_is_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trained(home, tmp_path / "out", FAST | {"max_steps": 1})
+    assert record(made).facts["verifiers"].startswith("exact@")
+    monkeypatch.delenv("POSTTRAIN_JUDGE_URL", raising=False)
+    rows = [{"prompt": f"{n}:", "verifier": "judge", "reference": {"criteria": "short"}} for n in range(4)]
+    problems = prepared(tmp_path / "judged", rows, "problems")
+    parents = {"init": [home / "init"], "problems": [problems]}
+    refused("rl", parents, FAST, tmp_path / "refused", VerifierError, "POSTTRAIN_JUDGE_URL is not set")
