@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posttrain.components.evaluate.measure import measure
+from posttrain.components.evaluate.measure import measure_all
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.evaluation import Measured
@@ -23,7 +23,7 @@ def kept(
 
     def measured(policy: Artifact) -> list[Measured]:
         sampled = sample_problems(policy, anchors, sampling, progress)
-        return [measure(problem, completions, []) for problem, completions in zip(anchors, sampled, strict=True)]
+        return measure_all(anchors, sampled, [[]] * len(anchors))
 
     after = Artifact(trained, init.record)  # sampling reads the path alone
     return compare(measured(init), measured(after), seed=sampling.seed)
