@@ -92,7 +92,7 @@ def rollouts_teach_what_fixed_completions_never_show(home: Path, seed: int) -> M
     return Measured(baseline, value, record(mixed))
 
 
-@effect("self_distillation", "greedy answers without the context that are as in it", margin=0.5)
+@effect("self_distillation", "greedy answers without the context that are as in it", margin=0.7)
 def self_distillation_keeps_the_context_without_it(home: Path, seed: int) -> Measured:
     letters, digits = "abcdefgh", "01234567"
     copying = [{"prompt": f"{d}|{letter}=", "completion": d} for d in digits for letter in letters]

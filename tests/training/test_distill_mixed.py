@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], type[Exception], str]] 
                         "method=on_policy_distillation has no use for a parent 'data'; leave it out, or use gkd"),
     "a share of on-policy": ({"method": "on_policy_distillation", "on_policy_share": 0.2},
                              {"teacher": "teacher", "problems": "problems"}, ConfigError,
-                             "on_policy_share=0.2 with method=on_policy_distillation; leave on_p"),
+                             "on_policy_share=0.2 with method=on_policy_distillation; leave on_policy_share out"),
     "a divergence of sequences": ({"method": "sequence_distillation", "divergence": "forward"},
                                   {"teacher": "teacher", "data": "data"}, ConfigError,
                                   "divergence=forward with method=sequence_distillation"),
