@@ -109,7 +109,7 @@ def drawn(policy: Path, answers: dict[str, set[str]]) -> list[list[str]]:
 
 
 @effect(
-    "on_policy_distillation", "teacher's answers found in 32 samples, small student", margin=0.05, against="reverse"
+    "on_policy_distillation", "teacher's answers found in 32 samples, small student", margin=0.08, against="reverse"
 )
 def forward_keeps_coverage(home: Path, seed: int) -> Measured:
     made, answers = narrow(home, seed)
@@ -124,7 +124,7 @@ def forward_keeps_coverage(home: Path, seed: int) -> Measured:
 
 
 @effect(
-    "on_policy_distillation", "samples that are the teacher's answers, small student", margin=0.08, against="forward"
+    "on_policy_distillation", "samples that are the teacher's answers, small student", margin=0.1, against="forward"
 )
 def reverse_sharpens(home: Path, seed: int) -> Measured:
     made, answers = narrow(home, seed)
