@@ -62,7 +62,7 @@ def on_policy_distillation_brings_the_student_to_its_teacher(home: Path, seed: i
 
 
 @effect(
-    "logit_distillation", "KL(teacher ‖ student) on fresh samples, nats", margin=-0.1, against="sequence_distillation"
+    "logit_distillation", "KL(teacher ‖ student) on fresh samples, nats", margin=-0.4, against="sequence_distillation"
 )
 def stored_distributions_say_more_than_samples(home: Path, seed: int) -> Measured:
     student, teacher = pair(home, seed)
@@ -77,11 +77,12 @@ def stored_distributions_say_more_than_samples(home: Path, seed: int) -> Measure
     return Measured(baseline, value, record(taught))
 
 
-@effect("gkd", "KL(student ‖ teacher) on the student's samples, nats", margin=-0.1, against="fixed completions alone")
+@effect("gkd", "KL(student ‖ teacher) on the student's samples, nats", margin=-0.06, against="fixed completions alone")
 def rollouts_teach_what_fixed_completions_never_show(home: Path, seed: int) -> Measured:
     student, teacher = pair(home, seed)
     samples = sampled_from(teacher, home, 1, seed)
-    settings = QUICK | {"method": "gkd", "max_steps": 60, "max_new_tokens": 4, "seed": seed, "divergence": "forward"}
+    settings = QUICK | {"method": "gkd", "max_steps": 60, "learning_rate": 1e-2, "max_new_tokens": 4, "seed": seed}
+    settings |= {"divergence": "forward"}
     fixed, mixed = (
         run("distill", home / f"share{share}", settings | {"on_policy_share": share}, init=student, teacher=teacher,
             data=samples)
@@ -91,7 +92,7 @@ def rollouts_teach_what_fixed_completions_never_show(home: Path, seed: int) -> M
     return Measured(baseline, value, record(mixed))
 
 
-@effect("self_distillation", "greedy answers without the context that are as in it", margin=0.5)
+@effect("self_distillation", "greedy answers without the context that are as in it", margin=0.7)
 def self_distillation_keeps_the_context_without_it(home: Path, seed: int) -> Measured:
     letters, digits = "abcdefgh", "01234567"
     copying = [{"prompt": f"{d}|{letter}=", "completion": d} for d in digits for letter in letters]
