@@ -59,7 +59,7 @@ JOBS = {
         _FLOAT32 | {"beta": 2.0, "loss_type": "simpo", "simpo_gamma": 1.0, "cpo_alpha": 0.0, "max_length": 1024},
     ),
     "orpo": Job("preference", "pairs", {"method": "orpo"}, "experimental.orpo.ORPO", _FLOAT32 | {"max_length": 1024}),
-    "reward_model": Job("reward_model", "pairs", {}, "Reward", {}),
+    "reward_model": Job("reward_model", "pairs", {"held_out": 0.0}, "Reward", {}),
     "grpo": Job(
         "rl", "problems", _GROUPS, "GRPO", {"loss_type": "grpo", "num_generations": 8} | _COMPLETIONS, **_REWARDED
     ),

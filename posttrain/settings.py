@@ -45,6 +45,15 @@ def parse_settings(model: type[AnySettings], values: Mapping[str, Any], where: s
         raise ConfigError(f"{where}: {complaints}") from None
 
 
+def changed(settings: Settings) -> set[str]:
+    """The names of the settings that are not at their defaults.
+
+    What was merely set says nothing: a compiled pipeline gives every stage all of its settings.
+    """
+    fields = type(settings).model_fields.items()
+    return {name for name, field in fields if getattr(settings, name) != field.get_default(call_default_factory=True)}
+
+
 def require_uri(uri: str, optional: bool) -> None:
     """Refuse an input that is left empty though a stage needs it.
 

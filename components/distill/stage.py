@@ -28,6 +28,7 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, ContractError
 from posttrain.progress import Progress
+from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
@@ -100,12 +101,11 @@ PARENTS = {
 def check_settings(settings: DistillSettings) -> None:
     """Settings that the method has no use for are mistakes."""
     method, chosen = settings.method, _METHODS[settings.method]
-    for name in sorted(set().union(*(each.options for each in _METHODS.values())) - chosen.options):
-        if (value := getattr(settings, name)) != type(settings).model_fields[name].get_default(
-            call_default_factory=True
-        ):
-            users = ", ".join(other for other, each in _METHODS.items() if name in each.options)
-            raise ConfigError(f"distill: {name}={value} with method={method}; leave {name} out, or use {users}")
+    optional = set().union(*(each.options for each in _METHODS.values()))
+    for name in sorted(changed(settings) & optional - chosen.options):
+        value = getattr(settings, name)
+        users = ", ".join(other for other, each in _METHODS.items() if name in each.options)
+        raise ConfigError(f"distill: {name}={value} with method={method}; leave {name} out, or use {users}")
     if settings.temperature != 1 and settings.rest == "bucket" and method == "logit_distillation":
         raise ConfigError(
             f"distill: temperature={settings.temperature} with rest=bucket: what the teacher's other tokens come to is "

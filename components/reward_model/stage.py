@@ -37,6 +37,7 @@ from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
+from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
@@ -105,7 +106,7 @@ def parted(settings: RewardModelSettings, rows: list[Row], parents: Parents) -> 
     if verified is None:
         train, kept_back = split(rows, settings.held_out, settings.seed)
         return train, with_contrast(answers_of(kept_back))
-    if "held_out" in settings.model_fields_set and settings.held_out:
+    if "held_out" in changed(settings):
         raise ContractError(
             f"reward_model: held_out={settings.held_out} with a parent 'verified', which it is judged by; leave one out"
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from posttrain.components.rl.plan import Curriculum
 from posttrain.components.rl.variants import BATCHWISE, VARIANTS, Name, Variant
 from pydantic import Field
 
 from posttrain.errors import ConfigError
+from posttrain.settings import changed
 from posttrain.training.arguments import check_trainer_args
 from posttrain.training.rewards import RewardSettings, check_reward_settings
 from posttrain.training.settings import TrainSettings
@@ -27,8 +30,8 @@ class RLSettings(TrainSettings, RewardSettings):
     curriculum: Curriculum = Field(
         default="none", description="by the evaluation: edge = solved sometimes, easy_to_hard = in that order"
     )
-    dynamic_sampling: bool | None = Field(
-        default=None, description="replace groups whose rewards are all alike; unset = as the method does (dapo)"
+    dynamic_sampling: Literal["auto", "always", "never"] = Field(
+        default="auto", description="replace groups whose rewards are all alike; auto = if the method does (dapo)"
     )
     max_resampling: int = Field(
         default=4, gt=0, description="rounds of replacing after which a batch is taken as it is"
@@ -45,7 +48,8 @@ class RLSettings(TrainSettings, RewardSettings):
     @property
     def samples_dynamically(self) -> bool:
         """Whether groups without contrast are replaced."""
-        return self.variant.dynamic_sampling if self.dynamic_sampling is None else self.dynamic_sampling
+        own = self.variant.dynamic_sampling
+        return own if self.dynamic_sampling == "auto" else self.dynamic_sampling == "always"
 
     @property
     def rollouts_a_step(self) -> int:
@@ -103,9 +107,9 @@ def _check_essence(settings: RLSettings) -> None:
 
 def _check_dynamic_sampling(settings: RLSettings) -> None:
     if not settings.samples_dynamically:
-        if "max_resampling" in settings.model_fields_set:
+        if "max_resampling" in changed(settings):
             raise ConfigError(
-                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=true, or "
+                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=always, or "
                 "leave it out"
             )
         return
@@ -113,6 +117,6 @@ def _check_dynamic_sampling(settings: RLSettings) -> None:
         if settings.trainer_args.get(name) in values:
             raise ConfigError(
                 f"rl: trainer_args.{name}={settings.trainer_args[name]!r} with dynamic sampling: TRL normalises over "
-                "what it sampled, before groups are replaced; set dynamic_sampling=false, or choose "
+                "what it sampled, before groups are replaced; set dynamic_sampling=never, or choose "
                 "reinforce_pp_baseline, which normalises afterwards"
             )

@@ -29,6 +29,7 @@ from posttrain.artifacts.contracts import agree_on_text, size_of
 from posttrain.errors import ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
+from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.hardware import global_batch
@@ -77,7 +78,7 @@ def _check_uses(settings: RLSettings, parents: Parents) -> None:
         )
     if evaluation and settings.curriculum == "none" and not hints:
         raise ContractError("rl: has a parent 'evaluation' and nothing that uses it; set curriculum, or give hints")
-    given = {"hint_share", "hint_until"} & settings.model_fields_set
+    given = changed(settings) & {"hint_share", "hint_until"}
     if given and not hints:
         raise ContractError(f"rl: {min(given)} is set, but there is no parent 'hints': {PARENTS['hints'].help}")
     if reference and (not settings.kl or settings.lora_rank):

@@ -27,6 +27,7 @@ from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.generation.settings import SamplingSettings
 from posttrain.progress import Progress
+from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
@@ -75,9 +76,9 @@ PARENTS = {
 def check_settings(settings: SFTSettings) -> None:
     """Every setting must be the method's own, and TRL must know the other arguments."""
     for name, methods in _OF_METHODS.items():
-        if name in settings.model_fields_set and settings.method not in methods:
+        if name in changed(settings) and settings.method not in methods:
             raise ConfigError(f"sft: {name} is for method={' or '.join(methods)}, not {settings.method}; leave it out")
-    if "packing_strategy" in settings.model_fields_set and not settings.packing:
+    if "packing_strategy" in changed(settings) and not settings.packing:
         raise ConfigError(f"sft: packing_strategy={settings.packing_strategy} without packing; set packing=true")
     check_trainer_args("SFTConfig", settings)
 

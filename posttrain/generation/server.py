@@ -35,10 +35,11 @@ def sample_policy(
     asked = Asked.of(policy.path, prompts, decoding)
     if not asked.prompts:
         return []
-    client = Client(settings.server_url, settings.server_timeout)
+    at_once = min(_MOST_REQUESTS, max(1, settings.batch_rows // decoding.samples))
+    client = Client(settings.server_url, settings.server_timeout, at_once)
     model = served_model(client, policy, asked)
     drawn: list[list[Drawn]] = [[] for _ in asked.prompts]
-    with ThreadPoolExecutor(min(_MOST_REQUESTS, max(1, settings.batch_rows // decoding.samples))) as threads:
+    with ThreadPoolExecutor(at_once) as threads:
         futures = {
             threads.submit(_draw, client, model, prompt, asked.parameters(index)): index
             for index, prompt in enumerate(asked.prompts)

@@ -16,6 +16,8 @@ _CURVES = (
     "reward",
     "accuracy",
     "frac_reward_zero_std",
+    "kept_groups",
+    "hinted",
     "kl",
     "entropy",
     "mean_token_accuracy",

@@ -1,7 +1,8 @@
 """The terms of an online trainer's reward, by name: what each needs, and how it scores an answer.
 
 The reward is Σ weight · term. TRL logs every term by itself, as `rewards/<term>/mean`; one of weight 0 is logged and
-not maximised. A term is a row of `TERMS`: a new one is one more row, and a parent or a setting if it needs one.
+not maximised. A term that cannot score an answer counts nothing there; an answer that no term can score has no
+advantage. A term is a row of `TERMS`: a new one is one more row, and a parent or a setting if it needs one.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.generation.scoring import Text, completion_logprobs
 from posttrain.generation.transformers import load_policy
 from tests.effects.effect import Measured, effect
-from tests.effects.of_supervised import sometimes_right
+from tests.effects.of_supervised import guessing, sometimes_right
 from tests.effects.policies import pass_at
-from tests.training.jobs import Row, base, prepared, record, run
+from tests.training.jobs import SUMS, Row, base, prepared, record, run
 
 # A digit is preferred to a letter, whatever the prompt.
 LIKED = [{"prompt": f"{n}=", "chosen": str(n % 10), "rejected": "abcdefghij"[n % 10]} for n in range(40)]
@@ -94,3 +94,28 @@ def rounds_of_fresh_pairs_beat_stale_ones(home: Path, seed: int) -> Measured:
     stale = trained_on(home, "stale", init, home / "pairs1", max_steps=90, **brief)
     rates = [pass_at(p, problems, home / f"{p.name}-evaluation", 64, 3)["pass_at_1"] for p in (stale, policy)]
     return Measured(*rates, record(policy))
+
+
+@effect("delta", "pass@1 of a learner that is stronger than both samplers", margin=0.15)
+def a_difference_between_weaker_policies_teaches(home: Path, seed: int) -> Measured:
+    """Delta learning (2507.06187): what the better of two weak policies does more often is right more often."""
+    raw = base(home / "raw", "llama", seed=seed, characters="0123456789+=")
+    misses = {"learner": (0, 1), "better": (0, 2, 3), "worse": (1, 2, 3)}
+    learner, better, worse = (guessing(home / name, raw, offsets, seed) for name, offsets in misses.items())
+    problems = prepared(home / "problems", SUMS, "problems")
+    samples = [
+        run(
+            "rollout",
+            home / f"{p.name}s",
+            {"samples": 12, "max_new_tokens": 3, "seed": seed},
+            policy=p,
+            problems=problems,
+        )
+        for p in (better, worse)
+    ]
+    settings = {"method": "delta", "max_pairs_per_problem": 0, "seed": seed}
+    pairs = run("pairs", home / "pairs", settings, trajectories=samples[0], weaker=samples[1])
+    trained = trained_on(home, "trained", learner, pairs, max_steps=20, learning_rate=5e-4, seed=seed)
+    rates = [pass_at(p, problems, home / f"{p.name}-evaluation", 64, 3)["pass_at_1"] for p in (learner, trained)]
+    assert rates[0] > pass_at(better, problems, home / "better-evaluation", 64, 3)["pass_at_1"]
+    return Measured(*rates, record(pairs))

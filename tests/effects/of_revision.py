@@ -36,13 +36,13 @@ def _taught(problem: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-@effect("revise", "verified score of answers", margin=0.5, against="the first answers")
+@effect("revise", "verified score of answers", margin=0.8, against="the first answers")
 def revision_mends_answers(home: Path, seed: int) -> Measured:
     revised = record(answers_and_revisions(home, seed)[2])
     return Measured(revised.metrics["reward_before"], revised.metrics["reward_after"], revised)
 
 
-@effect("revise", "greedy answers that are right", margin=0.5, against="SFT on the first answers")
+@effect("revise", "greedy answers that are right", margin=0.8, against="SFT on the first answers")
 def sft_on_revisions_makes_them_first_answers(home: Path, seed: int) -> Measured:
     policy, answers, revised = answers_and_revisions(home, seed)
     settings = {"max_steps": 30, "seed": seed, **LEARN}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.effects.effect import Measured, effect
 from tests.effects.policies import pass_at
@@ -12,13 +13,77 @@ LETTERS = [
     {"id": "x", "prompt": "x:", "verifier": "exact", "reference": "a"},
     {"id": "y", "prompt": "y:", "verifier": "exact", "reference": "b"},
 ]
+ONE_TOKEN: dict[str, Any] = {"learning_rate": 3e-3, "max_new_tokens": 1}
+
+
+def learned(home: Path, seed: int, **settings: Any) -> Measured:
+    """pass@1 of two prompts with an answer each, before and after."""
+    init = base(home / "init", "llama", characters="abxy:", seed=seed)
+    problems = prepared(home / "problems", LETTERS, "problems")
+    settings = ONE_TOKEN | {"max_steps": 40, "batch_size": 32, "group_size": 16, "seed": seed} | settings
+    trained = run("rl", home / "rl", settings, init=init, problems=problems)
+    before, after = (pass_at(p, problems, home / f"{p.name}-evaluation", 200, 1) for p in (init, trained))
+    return Measured(before["pass_at_1"], after["pass_at_1"], record(trained))
 
 
 @effect("grpo", "pass@1, two prompts with an answer each", margin=0.5)
 def rl_makes_right_answers_likely(home: Path, seed: int) -> Measured:
-    init = base(home / "init", "llama", characters="abxy:", seed=seed)
-    problems = prepared(home / "problems", LETTERS, "problems")
-    settings = {"max_steps": 40, "batch_size": 32, "group_size": 16, "learning_rate": 3e-3, "max_new_tokens": 1}
-    trained = run("rl", home / "rl", settings | {"seed": seed}, init=init, problems=problems)
-    before, after = (pass_at(p, problems, home / f"{p.name}-evaluation", 200, 1) for p in (init, trained))
-    return Measured(before["pass_at_1"], after["pass_at_1"], record(trained))
+    return learned(home, seed)
+
+
+@effect("reinforce_pp", "pass@1, two prompts with an answer each", margin=0.5)
+def reinforce_pp_makes_right_answers_likely(home: Path, seed: int) -> Measured:
+    return learned(home, seed, method="reinforce_pp", kl=0.001)
+
+
+@effect("reinforce_pp_baseline", "pass@1, two prompts with an answer each", margin=0.5)
+def reinforce_pp_baseline_makes_right_answers_likely(home: Path, seed: int) -> Measured:
+    return learned(home, seed, method="reinforce_pp_baseline")
+
+
+@effect("luspo", "pass@1, two prompts with an answer each", margin=0.5)
+def luspo_makes_right_answers_likely(home: Path, seed: int) -> Measured:
+    return learned(home, seed, method="luspo")
+
+
+@effect("vespo", "pass@1, two prompts with an answer each", margin=0.5)
+def vespo_makes_right_answers_likely(home: Path, seed: int) -> Measured:
+    return learned(home, seed, method="vespo")
+
+
+# Of sixteen problems four can teach anything: the others are always right, or never.
+ANY = "abcdefgh"
+ANSWERS: list[Any] = [*"abcd", *[[*ANY]] * 6, *["0"] * 6]
+UNEVEN = [
+    {"id": f"{number:x}", "prompt": f"{number:x}:", "verifier": "exact", "reference": reference}
+    for number, reference in enumerate(ANSWERS)
+]
+
+
+def on_the_edge(home: Path, seed: int, with_it: dict[str, Any], **settings: Any) -> Measured:
+    """pass@1 of the four that can be learned, after equally many steps without and with something."""
+    # Narrow weights: every letter is about as likely as any other, so that the four are solved sometimes.
+    init = base(home / "init", "llama", characters=ANY + "0123456789:", seed=seed, initializer_range=0.02)
+    problems = prepared(home / "problems", UNEVEN, "problems")
+    common = ONE_TOKEN | {"max_steps": 30, "batch_size": 32, "group_size": 8, "seed": seed} | settings
+    measure = {"samples": 128, "max_new_tokens": 1, "trained_on": True}
+    evaluation = run("evaluate", home / "all", measure, policy=init, problems=problems)
+    parents = {"init": init, "problems": problems}
+    without = run("rl", home / "without", common, **parents)
+    chosen = {"evaluation": evaluation} if "curriculum" in with_it else {}
+    made = run("rl", home / "with", common | with_it, **parents, **chosen)
+    edge = prepared(home / "edge", UNEVEN[:4], "problems")
+    before, after = (pass_at(p, edge, home / f"{p.name}-edge", 64, 1) for p in (without, made))
+    return Measured(before["pass_at_1"], after["pass_at_1"], record(made))
+
+
+@effect("dapo", "pass@1 of the problems that can teach", margin=0.1, against="the same without dynamic sampling")
+def dynamic_sampling_learns_more_in_equally_many_steps(home: Path, seed: int) -> Measured:
+    # An answer of one token ends at the limit: masked, it would teach nothing.
+    loss = {"method": "dapo", "dynamic_sampling": "never", "trainer_args": {"mask_truncated_completions": False}}
+    return on_the_edge(home, seed, {"dynamic_sampling": "always", "max_resampling": 8}, **loss)
+
+
+@effect("grpo", "pass@1 of the problems that can teach", margin=0.1, against="the same without a curriculum")
+def the_edge_teaches_more_in_equally_many_steps(home: Path, seed: int) -> Measured:
+    return on_the_edge(home, seed, {"curriculum": "edge"})

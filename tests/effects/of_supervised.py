@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,15 +99,20 @@ def an_anchor_stops_the_drift_of_dynamic_fine_tuning(home: Path, seed: int) -> M
     return Measured(*(made.metrics["anchors/pass_at_1_after"] for made in (drifted, held)), held)
 
 
-def sometimes_right(home: Path, seed: int) -> tuple[Path, Path]:
-    """A policy that gives the right sum about once in four, and the problems."""
+def guessing(out: Path, raw: Path, offsets: Sequence[int], seed: int) -> Path:
+    """A policy that misses sums by each of these offsets as often."""
     guesses: list[Row] = [
-        {"prompt": row["prompt"], "completion": str(int(row["reference"]) + off)} for row in SUMS for off in range(4)
+        {"prompt": row["prompt"], "completion": str(int(row["reference"]) + off)} for row in SUMS for off in offsets
     ]
-    raw = base(home / "raw", "llama", seed=seed, characters="0123456789+=")
-    data = prepared(home / "guesses", guesses, "trajectories")
+    data = prepared(out.with_name(f"{out.name}-guesses"), guesses, "trajectories")
     settings = {"max_steps": 80, "batch_size": 32, "learning_rate": 1e-2, "seed": seed}
-    return run("sft", home / "init", settings, init=raw, data=data), prepared(home / "problems", SUMS, "problems")
+    return run("sft", out, settings, init=raw, data=data)
+
+
+def sometimes_right(home: Path, seed: int) -> tuple[Path, Path]:
+    """A policy that is right about once in four times, and the problems."""
+    raw = base(home / "raw", "llama", seed=seed, characters="0123456789+=")
+    return guessing(home / "init", raw, range(4), seed), prepared(home / "problems", SUMS, "problems")
 
 
 @effect("sft", "pass@1 after rejection sampling, pass@64 kept", margin=0.3)

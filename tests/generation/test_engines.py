@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from posttrain.components.catalogue import load_stage
 
 from posttrain.artifacts.artifact import Artifact, open_artifact
-from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.problems import Problem, read_problems
+from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, DataError, PolicyError, ServerError
 from posttrain.generation import client
 from posttrain.generation.decoding import Completion
@@ -22,9 +24,10 @@ from posttrain.generation.tokenizer import render
 from posttrain.generation.transformers import load_policy
 from posttrain.progress import Progress
 from posttrain.settings import parse_settings
+from posttrain.stage import execute
 from posttrain.taxonomy import Kind
 from tests.generation import vllm_parts as parts
-from tests.made import based
+from tests.made import based, prepared, problem
 from tests.tiny import CONTEXT, tiny_policy
 
 Sampler = Callable[..., list[list[Completion]]]
@@ -176,7 +179,7 @@ class TestServerFaults:
 
     @pytest.fixture
     def server(self, policy: Artifact, monkeypatch: pytest.MonkeyPatch) -> Iterator[parts.Server]:
-        monkeypatch.setattr(client, "_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(client, "_PAUSE", 0.001)
         with parts.serving(parts.Server(policy.path, [policy.digest[:12]], CONTEXT)) as server:
             yield server
 
@@ -191,7 +194,7 @@ class TestServerFaults:
 
     def test_a_fault_that_stays_is_a_server_error(self, draw: Sampler, server: parts.Server) -> None:
         server.faults += [parts.busy] * 100
-        with pytest.raises(ServerError, match=r"/v1/models failed 6 times, last with: 503 overloaded; is it running\?"):
+        with pytest.raises(ServerError, match=r"/v1/models failed 6 times, last with: 503 overloaded; is it running"):
             draw("server", PROMPTS, server_url=server.url)
         assert (len(server.asked), ServerError.exit_code) == (6, 75)
         server.faults.clear()
@@ -241,6 +244,17 @@ class TestServerFaults:
         server.context = 20
         with pytest.raises(ConfigError, match=f"serve it with --max-model-len {CONTEXT}, or lower max_new_tokens"):
             draw("server", PROMPTS, server_url=server.url)
+
+
+def test_a_stage_samples_from_a_server_and_records_it(policy: Artifact, url: str, tmp_path: Path) -> None:
+    problems = prepared(tmp_path / "problems", [problem(n) for n in range(3)])
+    settings = {"backend": "server", "server_url": url, "samples": 2.0, "max_new_tokens": 4.0}  # as KFP sends numbers
+    parents = {"policy": [policy.path], "problems": [problems]}
+    record = execute(load_stage("rollout"), parents, settings, tmp_path / "out")
+    rows = read_trajectories(tmp_path / "out")
+    assert [row["problem_id"] for row in rows] == [row.id for row in read_problems(problems) for _ in range(2)]
+    assert {row["sampler"] for row in rows} == {policy.digest}
+    assert (record.parameters["backend"], record.parameters["server_url"]) == ("server", url)
 
 
 @pytest.mark.parametrize(
