@@ -73,6 +73,11 @@ def check_settings(settings: SearchSettings) -> None:
     """Samples must differ, and a beam must be kept."""
     if settings.temperature == 0:
         raise ConfigError("search: temperature=0 makes all samples the same; there is nothing to search, raise it")
+    if settings.method == "beam" and settings.backend != "transformers":
+        raise ConfigError(
+            f"search: backend={settings.backend} with method=beam, which goes on from tokens, a step at a time; use "
+            "backend=transformers"
+        )
     if settings.method == "beam" and settings.samples % settings.expand:
         raise ConfigError(
             f"search: samples={settings.samples} is not a multiple of expand={settings.expand}; beam keeps "

@@ -27,7 +27,7 @@ from pydantic import Field
 from posttrain import verifiers
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
-from posttrain.errors import ContractError, DataError
+from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.settings import SamplingSettings
 from posttrain.generation.steps import Steps, split_steps
@@ -62,6 +62,15 @@ PARENTS = {
     "policy": ParentSpec(Kind.POLICY, help="the completer, which goes on from each step"),
     "trajectories": ParentSpec(Kind.TRAJECTORIES, help="solutions with verifier and reference, such as rollouts"),
 }
+
+
+def check_settings(settings: StepLabelSettings) -> None:
+    """Only Transformers goes on from tokens."""
+    if settings.backend != "transformers":
+        raise ConfigError(
+            f"step_labels: backend={settings.backend} takes prompts, not the tokens of a prefix; use "
+            "backend=transformers"
+        )
 
 
 def check(settings: StepLabelSettings, parents: Parents) -> None:
@@ -212,5 +221,6 @@ STAGE = Stage(
     parents=PARENTS,
     settings=StepLabelSettings,
     run=run,
+    check_settings=check_settings,
     check=check,
 )

@@ -42,7 +42,7 @@ class Chains:
     """How often the base raises a large digit."""
     train: int = 192
     held_out: int = 96
-    steps: int = 150
+    steps: int = 250
     learning_rate: float = 4e-3
 
 

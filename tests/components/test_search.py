@@ -129,6 +129,7 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         ({"method": "best_of_n"}, ["judge", "steps_judge"], ContractError, "not reward_model and process_reward_model"),
         ({"method": "beam"}, ["judge"], ContractError, "takes one of process_reward_model, not reward_model"),
         ({"method": "beam", "expand": 3}, ["steps_judge"], ConfigError, "samples=4 is not a multiple of expand=3"),
+        ({"method": "beam", "backend": "vllm"}, ["steps_judge"], ConfigError, "backend=vllm with method=beam"),
         ({"method": "majority", "temperature": 0.0}, [], ConfigError, "temperature=0 makes all samples the same"),
         ({"method": "majority", "max_new_tokens": 200}, [], ContractError, "exceed the policy's context"),
     ],

@@ -11,7 +11,7 @@ from posttrain.components.step_labels.reachability import by_depth
 
 from posttrain import verifiers
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.errors import ContractError, DataError
+from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.stage import execute
 from posttrain.verifiers import Verdict
 from posttrain.verifiers.verdict import UNSCORABLE
@@ -161,6 +161,9 @@ def test_what_cannot_be_labelled_is_refused(policy: Path, tmp_path: Path) -> Non
         parents = {"policy": [policy], "trajectories": [data]}
         refused("step_labels", parents, SOME, tmp_path / "x" / "out", error, *mentions)
 
+    parents = {"policy": [policy], "trajectories": [tmp_path]}
+    vllm = SOME | {"backend": "vllm"}
+    refused("step_labels", parents, vllm, tmp_path / "x" / "out", ConfigError, "backend=vllm takes prompts")
     no([{"prompt": "1?", "completion": "a"}], ContractError, "names no verifier")
     no([{"prompt": "1?", "chosen": "a", "rejected": "b"}], ContractError, "preference rows are no solutions")
     long = chat([solution("1", "a")])[0]
