@@ -86,7 +86,8 @@ def made(home: Path) -> dict[str, Path]:
     pairs = [row | {"chosen": row["completion"], "rejected": row["completion"] + "!"} for row in answered(SUMS)]
     pairs = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in pairs]
     return {
-        "init": base(home / "init", "llama"),
+        # As most small models: input and output embeddings are one tensor, to be gathered and stored once.
+        "init": base(home / "init", "llama", tie_word_embeddings=True),
         "teacher": base(home / "teacher", "llama", seed=1),
         "demos": prepared(home / "demos", answered(SUMS), "trajectories"),
         "pairs": prepared(home / "pairs", pairs, "trajectories"),

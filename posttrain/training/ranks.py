@@ -44,13 +44,16 @@ def whole_weights(model: Any, names: Callable[[str], bool] = lambda name: True) 
         names: which of its tensors, by name.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    gathered: dict[int, Any] = {}  # by parameter: tied weights stay one tensor, which is stored once
     whole = {}
     for name, tensor in model.state_dict().items():
         if names(name):
-            gathered = _gathered(tensor, parameters.get(name))
-            if is_main():
-                whole[name] = gathered
-    return whole
+            parameter = parameters.get(name)
+            key = id(tensor if parameter is None else parameter)
+            if key not in gathered:
+                gathered[key] = _gathered(tensor, parameter)
+            whole[name] = gathered[key]
+    return whole if is_main() else {}
 
 
 def _gathered(tensor: Any, parameter: Any) -> Any:

@@ -124,3 +124,34 @@ def test_what_each_process_counted_is_added_up(tmp_path: Path) -> None:
     start(2, ["-c", counting, str(tmp_path)], tmp_path)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["{'rows': 7, 'unscorable': 0}"] * 2
     assert summed(Counter(rows=3)) == {"rows": 3}, "a process alone"
+
+
+SHARDED = """
+import os, sys, torch
+from pathlib import Path
+from torch.distributed import destroy_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from posttrain.training.ranks import is_spread, whole_weights
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Embedding(6, 4), torch.nn.Linear(4, 6, bias=False))
+model[1].weight = model[0].weight
+before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+assert not is_spread(model)
+fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+assert is_spread(model)
+whole = whole_weights(model)
+if os.environ["RANK"] == "0":
+    assert whole.keys() == before.keys() and all(torch.equal(whole[name], before[name]) for name in before)
+    assert whole["0.weight"] is whole["1.weight"], "tied weights would be stored twice"
+else:
+    assert whole == {}
+Path(sys.argv[1], os.environ["RANK"]).touch()
+destroy_process_group()
+"""
+
+
+def test_sharded_weights_are_gathered_on_the_first_process(tmp_path: Path) -> None:
+    start(2, ["-c", SHARDED, str(tmp_path)], tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"0", "1"}
