@@ -95,7 +95,7 @@ def _pair(name: str, policy: Path, work: Path, problems: int, passes: int) -> Pa
         "rl",
         {"init": base, "problems": data},
         method="dapo",
-        dynamic_sampling=False,
+        dynamic_sampling="never",
         group_size=GROUP,
         batch_size=GROUP * groups_a_step,
         max_steps=passes * problems // groups_a_step,

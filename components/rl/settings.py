@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from posttrain.components.rl.plan import Curriculum
 from posttrain.components.rl.variants import BATCHWISE, VARIANTS, Name, Variant
 from pydantic import Field
@@ -27,8 +29,8 @@ class RLSettings(TrainSettings, RewardSettings):
     curriculum: Curriculum = Field(
         default="none", description="by the evaluation: edge = solved sometimes, easy_to_hard = in that order"
     )
-    dynamic_sampling: bool | None = Field(
-        default=None, description="replace groups whose rewards are all alike; unset = as the method does (dapo)"
+    dynamic_sampling: Literal["method", "always", "never"] = Field(
+        default="method", description="replace groups whose rewards are all alike: as the method does (dapo), or not"
     )
     max_resampling: int = Field(
         default=4, gt=0, description="rounds of replacing after which a batch is taken as it is"
@@ -45,7 +47,12 @@ class RLSettings(TrainSettings, RewardSettings):
     @property
     def samples_dynamically(self) -> bool:
         """Whether groups without contrast are replaced."""
-        return self.variant.dynamic_sampling if self.dynamic_sampling is None else self.dynamic_sampling
+        chosen = self.dynamic_sampling
+        return self.variant.dynamic_sampling if chosen == "method" else chosen == "always"
+
+    def changed(self, name: str) -> bool:
+        """Whether a setting is not at its default: a compiled pipeline sets all, so that it was set says nothing."""
+        return getattr(self, name) != type(self).model_fields[name].default
 
     @property
     def rollouts_a_step(self) -> int:
@@ -103,16 +110,16 @@ def _check_essence(settings: RLSettings) -> None:
 
 def _check_dynamic_sampling(settings: RLSettings) -> None:
     if not settings.samples_dynamically:
-        if "max_resampling" in settings.model_fields_set:
+        if settings.changed("max_resampling"):
             raise ConfigError(
-                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=true, or "
-                "leave it out"
+                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=always, "
+                "or leave it out"
             )
         return
     for name, values in BATCHWISE.items():
         if settings.trainer_args.get(name) in values:
             raise ConfigError(
                 f"rl: trainer_args.{name}={settings.trainer_args[name]!r} with dynamic sampling: TRL normalises over "
-                "what it sampled, before groups are replaced; set dynamic_sampling=false, or choose "
+                "what it sampled, before groups are replaced; set dynamic_sampling=never, or choose "
                 "reinforce_pp_baseline, which normalises afterwards"
             )

@@ -76,9 +76,9 @@ def _check_uses(settings: RLSettings, parents: Parents) -> None:
         )
     if evaluation and settings.curriculum == "none" and not hints:
         raise ContractError("rl: has a parent 'evaluation' and nothing that uses it; set curriculum, or give hints")
-    given = {"hint_share", "hint_until"} & settings.model_fields_set
-    if given and not hints:
-        raise ContractError(f"rl: {min(given)} is set, but there is no parent 'hints': {PARENTS['hints'].help}")
+    for name in ("hint_share", "hint_until"):
+        if settings.changed(name) and not hints:
+            raise ContractError(f"rl: {name} is set, but there is no parent 'hints': {PARENTS['hints'].help}")
     if reference and (not settings.kl or settings.lora_rank):
         what = "kl=0, which has no reference; set kl, as 0.01" if not settings.kl else "an adapter; set lora_rank=0"
         raise ContractError(f"rl: has a parent 'reference' with {what}, or leave it out")

@@ -40,7 +40,7 @@ class SamplesDynamically:
             raise ConfigError(
                 f"dynamic sampling needs whole groups in each process, but one samples {rows} rollouts at a time and a "
                 f"group has {size}; make batch_size × accumulation a multiple of group_size, or set "
-                "dynamic_sampling=false"
+                "dynamic_sampling=never"
             )
         # Its own generator: a batch that needs no replacement is TRL's, bit for bit.
         self._order = torch.Generator().manual_seed(own.seed + own.process_index)

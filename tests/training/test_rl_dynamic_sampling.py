@@ -14,7 +14,7 @@ from posttrain.training.dynamic_sampling import SamplesDynamically, groups_of, h
 from tests.training.jobs import base, prepared, record, run, same_weights
 
 GROUP = 4
-# One token: two problems that are sometimes right, one that always is, and one that never is.
+# One token: two problems that are sometimes right, one that nearly always is, and one that never is.
 MIXED = [
     {"prompt": f"{number}:", "verifier": "exact", "reference": reference}
     for number, reference in enumerate(["a", "b", [*"ab0123:"], "z"] * 2)
@@ -45,7 +45,7 @@ def mean(curve: list[list[float]]) -> float:
 def test_every_rollout_is_trained_on_or_counted(
     tmp_path: Path, parents: dict[str, Path], schedule: dict[str, Any], samplings: int, staleness: dict[int, int]
 ) -> None:
-    made = record(run("rl", tmp_path / "rl", BRIEF | {"dynamic_sampling": True} | schedule, **parents))
+    made = record(run("rl", tmp_path / "rl", BRIEF | {"dynamic_sampling": "always"} | schedule, **parents))
     assert made.trace is not None
     assert made.trace.staleness == staleness
     assert made.trace.provenance == "on-policy"
@@ -62,7 +62,7 @@ def test_a_batch_that_needs_no_replacement_is_trls_own(tmp_path: Path, parents: 
     parents |= {"problems": prepared(tmp_path / "half", one, "problems")}
     settings = BRIEF | {"group_size": 8, "batch_size": 16, "learning_rate": 1e-3}
     with_it, without = (
-        run("rl", tmp_path / str(on), settings | {"dynamic_sampling": on}, **parents) for on in (True, False)
+        run("rl", tmp_path / on, settings | {"dynamic_sampling": on}, **parents) for on in ("always", "never")
     )
     assert mean(record(with_it).curves["kept_groups"]) == 1
     assert same_weights(with_it, without)
@@ -72,7 +72,7 @@ def test_dapo_has_it_unless_it_is_set_off(tmp_path: Path, parents: dict[str, Pat
     settings = BRIEF | {"method": "dapo", "max_steps": 1}
     made = [
         record(run("rl", tmp_path / str(more), settings | more, **parents))
-        for more in ({}, {"dynamic_sampling": False})
+        for more in ({}, {"dynamic_sampling": "never"})
     ]
     assert ["kept_groups" in each.curves for each in made] == [True, False]
 
