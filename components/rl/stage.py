@@ -130,7 +130,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     if plan.hints:
         counts["hinted_rollouts"] = trainer.hinted
-        work.metrics["hinted_share"] = trainer.hinted / trainer.sampled
+        work.metrics["hinted_share"] = trainer.hinted / max(trainer.sampled, 1)
     if settings.samples_dynamically:
         counts["discarded_rollouts"] = trainer.discarded
     work.counts = dict(counts)
