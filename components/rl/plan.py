@@ -52,7 +52,7 @@ def planned(parents: Parents, slices: Collection[str], curriculum: Curriculum, a
             f"rl: curriculum={curriculum} leaves none of {len(problems)} problems ({dict(left_out)}); measure more "
             "samples, give others, or give hints for those that are never solved"
         )
-    return Plan(kept, hints, Counter(problems=len(kept)) + counts + left_out)
+    return Plan(kept, hints, Counter({"problems": len(kept), **counts, **left_out}))
 
 
 def solve_rates(evaluation: Artifact, problems: Artifact) -> dict[str, float]:

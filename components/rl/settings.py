@@ -109,8 +109,8 @@ def _check_dynamic_sampling(settings: RLSettings) -> None:
     if not settings.samples_dynamically:
         if "max_resampling" in changed(settings):
             raise ConfigError(
-                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=always, or "
-                "leave it out"
+                f"rl: max_resampling={settings.max_resampling} without dynamic sampling; set dynamic_sampling=always, "
+                "or leave it out"
             )
         return
     for name, values in BATCHWISE.items():

@@ -146,7 +146,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
         counts["discarded_rollouts"] = trainer.discarded
     live = summed(counts)
     if plan.hints:
-        work.metrics["hinted_share"] = live["hinted_rollouts"] / live.pop("sampled_rollouts")
+        work.metrics["hinted_share"] = live["hinted_rollouts"] / max(live.pop("sampled_rollouts"), 1)
     work.counts = {**plan.counts, **live}
     work.facts |= bench.facts()
     return work

@@ -26,7 +26,7 @@ def speller(home: Path, seed: int, prompts: list[str]) -> Path:
     return run("sft", home / "init", settings, init=raw, data=prepared(home / "words", rows, "trajectories"))
 
 
-@effect("grpo", "pass@1 of words that no sample hits, without a hint", margin=0.1, against="the same without hints")
+@effect("grpo", "pass@1 of words that no sample hits, without a hint", margin=0.2, against="the same without hints")
 def hints_bring_what_is_out_of_reach_within_reach(home: Path, seed: int) -> Measured:
     prompts = ["0:", "1:"]
     rows = [

@@ -51,21 +51,21 @@ def vespo_makes_right_answers_likely(home: Path, seed: int) -> Measured:
     return learned(home, seed, method="vespo")
 
 
-# Of sixteen problems four can teach anything: the others are always right, or never.
-ANY = "abcdefgh"
-ANSWERS: list[Any] = [*"abcd", *[[*ANY]] * 6, *["0"] * 6]
+# Of sixteen problems four can teach anything: no single token is the answer to the others.
 UNEVEN = [
     {"id": f"{number:x}", "prompt": f"{number:x}:", "verifier": "exact", "reference": reference}
-    for number, reference in enumerate(ANSWERS)
+    for number, reference in enumerate([*"abcd", *["no token"] * 12])
 ]
 
 
 def on_the_edge(home: Path, seed: int, with_it: dict[str, Any], **settings: Any) -> Measured:
     """pass@1 of the four that can be learned, after equally many steps without and with something."""
     # Narrow weights: every letter is about as likely as any other, so that the four are solved sometimes.
-    init = base(home / "init", "llama", characters=ANY + "0123456789:", seed=seed, initializer_range=0.02)
+    init = base(home / "init", "llama", characters="abcdef0123456789:", seed=seed, initializer_range=0.02)
     problems = prepared(home / "problems", UNEVEN, "problems")
-    common = ONE_TOKEN | {"max_steps": 30, "batch_size": 32, "group_size": 8, "seed": seed} | settings
+    common = (
+        ONE_TOKEN | {"max_steps": 30, "learning_rate": 1e-2, "batch_size": 32, "group_size": 8, "seed": seed} | settings
+    )
     measure = {"samples": 128, "max_new_tokens": 1, "trained_on": True}
     evaluation = run("evaluate", home / "all", measure, policy=init, problems=problems)
     parents = {"init": init, "problems": problems}
@@ -77,13 +77,13 @@ def on_the_edge(home: Path, seed: int, with_it: dict[str, Any], **settings: Any)
     return Measured(before["pass_at_1"], after["pass_at_1"], record(made))
 
 
-@effect("dapo", "pass@1 of the problems that can teach", margin=0.1, against="the same without dynamic sampling")
+@effect("dapo", "pass@1 of the problems that can teach", margin=0.15, against="the same without dynamic sampling")
 def dynamic_sampling_learns_more_in_equally_many_steps(home: Path, seed: int) -> Measured:
     # An answer of one token ends at the limit: masked, it would teach nothing.
     loss = {"method": "dapo", "dynamic_sampling": "never", "trainer_args": {"mask_truncated_completions": False}}
     return on_the_edge(home, seed, {"dynamic_sampling": "always", "max_resampling": 8}, **loss)
 
 
-@effect("grpo", "pass@1 of the problems that can teach", margin=0.1, against="the same without a curriculum")
+@effect("grpo", "pass@1 of the problems that can teach", margin=0.08, against="the same without a curriculum")
 def the_edge_teaches_more_in_equally_many_steps(home: Path, seed: int) -> Measured:
     return on_the_edge(home, seed, {"curriculum": "edge"})

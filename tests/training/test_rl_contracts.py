@@ -194,6 +194,11 @@ def test_contradictions_are_refused(
     refused("rl", given, BRIEF | settings, tmp_path / "x" / "out", error, complaint)
 
 
+def test_a_compiled_pipeline_sets_every_setting_to_its_default(home: Path, tmp_path: Path) -> None:
+    settings = load_stages()["rl"].settings(**BRIEF).model_dump(exclude={"name", "role"})
+    assert same_weights(trained(home, tmp_path / "all", settings), trained(home, tmp_path / "brief", BRIEF))
+
+
 def test_a_recipe_that_gives_rl_fixed_trajectories_is_told_what_to_use() -> None:
     text = """
 name: wrong
