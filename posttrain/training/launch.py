@@ -70,10 +70,8 @@ def run_work(stage: Stage[AnySettings], settings: AnySettings, parents: Parents,
         return stage.run(settings, parents, out, progress)
     refuse_impossible(settings)
     size = processes_in_all(settings)
-    if size > 1:
-        work = _in_group(stage, settings, parents, out)
-    else:
-        work = stage.run(settings, parents, out, progress)
+    grouped = size > 1
+    work = _in_group(stage, settings, parents, out) if grouped else stage.run(settings, parents, out, progress)
     work.facts |= {"processes": size, "global_batch": global_batch(settings)}
     return work
 
