@@ -105,7 +105,7 @@ def parted(settings: RewardModelSettings, rows: list[Row], parents: Parents) -> 
     if verified is None:
         train, kept_back = split(rows, settings.held_out, settings.seed)
         return train, with_contrast(answers_of(kept_back))
-    if "held_out" in changed(settings):
+    if settings.held_out and "held_out" in changed(settings):
         raise ContractError(
             f"reward_model: held_out={settings.held_out} with a parent 'verified', which it is judged by; leave one out"
         )
