@@ -1,6 +1,7 @@
 """The KFP face of the stage base."""
 
 from kfp import dsl
+
 from posttrain.components.images import CONTROL
 
 

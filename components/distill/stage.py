@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posttrain.components.distill import contract
-from posttrain.components.sft.stage import supervised
 from pydantic import Field, PositiveInt
 
 from posttrain.artifacts import provenance, topk
 from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.trajectories import read_trajectories
+from posttrain.components.distill import contract
 from posttrain.errors import ConfigError, ContractError
 from posttrain.progress import Progress
 from posttrain.settings import changed
@@ -33,6 +32,7 @@ from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
 from posttrain.training.settings import TrainSettings
+from posttrain.training.supervised import supervised
 
 # Interpolation β of the divergence (2306.13649): 0 is the forward KL(teacher ‖ student), 1 the reverse.
 _BETA = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posttrain.components.sft.stage import to_dataset
 from pydantic import Field
 
 from posttrain.artifacts import provenance
@@ -229,6 +228,8 @@ def fitting(rows: list[Row], init: Artifact, max_length: int, max_truncated: flo
 
 def learned_from(rows: list[Row], variant: Variant, seed: int) -> Any:
     """The rows as the trainer's `datasets.Dataset`."""
+    from posttrain.training.run import to_dataset
+
     columns = _columns(rows[0])
     if variant.trainer != "KTO":
         return to_dataset(rows, columns)

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from posttrain.components.process_reward_model.judged import Judged, judged_blocks, judged_metrics
-from posttrain.components.sft.stage import to_dataset
 from pydantic import Field
 
 from posttrain.artifacts import provenance
@@ -27,6 +25,7 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.problems import prompt_text
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, samplers
+from posttrain.components.process_reward_model.judged import Judged, judged_blocks, judged_metrics
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.steps import Steps, join_steps
 from posttrain.progress import Progress
@@ -111,7 +110,7 @@ def run(settings: ProcessRewardModelSettings, parents: Parents, out: Path, progr
     from posttrain.training.arguments import trainer_config
     from posttrain.training.policy import lora_config, save_policy
     from posttrain.training.process_trainer import ProcessRewardTrainer
-    from posttrain.training.run import fit, trained_model, trainer_scratch
+    from posttrain.training.run import fit, to_dataset, trained_model, trainer_scratch
 
     init, data = parents.one("init"), parents.one("data")
     separator = settings.separator or str(data.record.facts.get("separator", "\n"))

@@ -1,6 +1,7 @@
 """The KFP face of the stage register."""
 
 from kfp import dsl
+
 from posttrain.components.images import CONTROL
 
 

@@ -16,6 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from posttrain.artifacts import provenance
+from posttrain.artifacts.contracts import renders, size_of
+from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.components.reward_model.unseen import (
     Answer,
     answers_of,
@@ -28,13 +34,6 @@ from posttrain.components.reward_model.unseen import (
     unseen_metrics,
     with_contrast,
 )
-from posttrain.components.sft.stage import to_dataset
-from pydantic import Field
-
-from posttrain.artifacts import provenance
-from posttrain.artifacts.contracts import renders, size_of
-from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.settings import changed
@@ -106,7 +105,7 @@ def parted(settings: RewardModelSettings, rows: list[Row], parents: Parents) -> 
     if verified is None:
         train, kept_back = split(rows, settings.held_out, settings.seed)
         return train, with_contrast(answers_of(kept_back))
-    if "held_out" in changed(settings):
+    if settings.held_out and "held_out" in changed(settings):
         raise ContractError(
             f"reward_model: held_out={settings.held_out} with a parent 'verified', which it is judged by; leave one out"
         )
@@ -138,7 +137,7 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
     from posttrain.generation.tokenizer import load_tokenizer
     from posttrain.training.arguments import trainer_config
     from posttrain.training.policy import lora_config, save_policy
-    from posttrain.training.run import fit, trained_model, trainer_scratch
+    from posttrain.training.run import fit, to_dataset, trained_model, trainer_scratch
 
     init = parents.one("init")
     trajectories, unseen = parted(settings, read_trajectories(parents.one("data").path), parents)

@@ -1,6 +1,7 @@
 """The KFP face of the stage rl."""
 
 from kfp import dsl
+
 from posttrain.components.images import TRAIN
 
 
@@ -14,6 +15,7 @@ def rl(
     reward_model_1: dsl.Input[dsl.Model] = None,
     reward_model_2: dsl.Input[dsl.Model] = None,
     reward_model_3: dsl.Input[dsl.Model] = None,
+    process_reward_model: dsl.Input[dsl.Model] = None,
     hints: dsl.Input[dsl.Dataset] = None,
     evaluation: dsl.Input[dsl.Dataset] = None,
     reference: dsl.Input[dsl.Model] = None,
@@ -43,11 +45,12 @@ def rl(
         reward_model_1: Scores answers (the term reward_model).
         reward_model_2: Another, whose score is averaged with the first's.
         reward_model_3: A third.
+        process_reward_model: Scores the steps of answers (the term process_reward_model).
         hints: Right answers, whose beginnings are given where every sample fails.
         evaluation: Of these problems; who is hinted, and what a curriculum goes by.
         reference: The policy to stay near, if not init.
         method: grpo, dr_grpo, dapo, gspo, reinforce_pp, rloo … (the README lists them).
-        rewards: Weight of each term; verifier, reward_model, format, length, repetition.
+        rewards: Weight of each term; verifier, reward_model, format, length … (the README lists them).
         learning_rate: Peak learning rate.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.

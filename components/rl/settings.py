@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from posttrain.components.rl.plan import Curriculum
-from posttrain.components.rl.variants import BATCHWISE, VARIANTS, Name, Variant
 from pydantic import Field
 
+from posttrain.components.rl.plan import Curriculum
+from posttrain.components.rl.variants import BATCHWISE, VARIANTS, Name, Variant
 from posttrain.errors import ConfigError
 from posttrain.settings import changed
 from posttrain.training.arguments import check_trainer_args
@@ -81,6 +81,7 @@ def check_settings(settings: RLSettings) -> None:
     _check_reference(settings)
     _check_essence(settings)
     _check_dynamic_sampling(settings)
+    _check_vllm(settings)
     check_trainer_args(f"{settings.variant.trainer}Config", settings, OWNED)
 
 
@@ -92,6 +93,15 @@ def _check_reference(settings: RLSettings) -> None:
         raise ConfigError(
             f"rl: reference_reset_steps={every} with lora_rank={settings.lora_rank}: an adapter's reference is the "
             "model without it, and cannot be moved; train all weights (lora_rank=0), or run several stages in a row"
+        )
+
+
+def _check_vllm(settings: RLSettings) -> None:
+    corrected = settings.trainer_args.get("vllm_importance_sampling_correction", True)
+    if settings.trainer_args.get("use_vllm") and not corrected and settings.accept_provenance != "mixed":
+        raise ConfigError(
+            "rl: trainer_args.vllm_importance_sampling_correction=false with use_vllm: vLLM's probabilities differ "
+            "from the learner's, so uncorrected rollouts are not its own; leave it out, or accept_provenance=mixed"
         )
 
 

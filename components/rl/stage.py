@@ -22,19 +22,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.components.rl.plan import Plan, planned
-from posttrain.components.rl.settings import RLSettings, check_settings
-
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import agree_on_text, size_of
 from posttrain.artifacts.problems import Problem
+from posttrain.components.rl.plan import Plan, planned
+from posttrain.components.rl.settings import RLSettings, check_settings
 from posttrain.errors import ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress
 from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
-from posttrain.training.hardware import global_batch
+from posttrain.training.hardware import global_batch, require
 from posttrain.training.hints import check_hints_fit
 from posttrain.training.online import enough_prompts
 from posttrain.training.rewards import Rollouts, check_reward_parents, reward_arguments
@@ -45,6 +44,9 @@ PARENTS = {
     "problems": ParentSpec(Kind.PROBLEMS, help="prompts with verifiers"),
     "reward_model": ParentSpec(
         Kind.REWARD_MODEL, most=3, required=False, help="scores answers, or several whose mean does (reward_model)"
+    ),
+    "process_reward_model": ParentSpec(
+        Kind.PROCESS_REWARD_MODEL, required=False, help="scores an answer's steps (process_reward_model)"
     ),
     "hints": ParentSpec(
         Kind.TRAJECTORIES, required=False, help="right answers, whose beginnings are given where every sample fails"
@@ -60,6 +62,8 @@ def check(settings: RLSettings, parents: Parents) -> None:
     """Parents must have their use, prompts must fit, and there must be enough of them for a step."""
     check_reward_parents("rl", settings, parents)
     _check_uses(settings, parents)
+    if settings.trainer_args.get("use_vllm"):
+        require("vllm", "trainer_args.use_vllm")
     init, a_step = parents.one("init"), global_batch(settings) // settings.group_size
     plan = planned(parents, settings.slices, settings.curriculum, a_step)
     enough_prompts(len(plan.problems), a_step)

@@ -12,15 +12,13 @@ What this is, and is not:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from posttrain.artifacts import provenance
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.contracts import agree_on_text, renders, size_of
+from posttrain.artifacts.contracts import agree_on_text, size_of
 from posttrain.artifacts.problems import read_problems
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, ContractError
@@ -32,8 +30,7 @@ from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
 from posttrain.training.settings import TrainSettings
-
-_SHAPES = {"prompt-completion": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
+from posttrain.training.supervised import SHAPES, check_rows, supervised
 
 
 class SFTSettings(TrainSettings):
@@ -109,7 +106,7 @@ def check_loss_on(loss_on: str, shape: str, rows: list[dict[str, Any]], init: Ar
         raise ContractError(f"sft: loss_on=completion, but {shape} rows have none; give prompt-completion rows")
     if loss_on != "assistant":
         return
-    if not isinstance(rows[0][_SHAPES[shape][-1]], list):
+    if not isinstance(rows[0][SHAPES[shape][-1]], list):
         raise ContractError(f"sft: loss_on=assistant, but the {shape} rows are no conversations; give messages")
     from trl.chat_template_utils import get_training_chat_template, is_chat_template_stop_token_trained
 
@@ -128,19 +125,6 @@ def check_loss_on(loss_on: str, shape: str, rows: list[dict[str, Any]], init: Ar
             "sft: loss_on=assistant, but init's chat template leaves the end of a turn outside {% generation %}, so "
             "the policy would not learn to stop; put the marks around it"
         )
-
-
-def check_rows(shape: Any, chat_template: Any, rows: list[dict[str, Any]]) -> None:
-    """Rows that SFT can learn from.
-
-    Raises:
-        ContractError: another shape, no rows, or messages for a policy without chat template.
-    """
-    if shape not in _SHAPES:
-        raise ContractError(f"sft: data has shape {shape!r}; it learns from {', '.join(_SHAPES)}")
-    if not rows:
-        raise ContractError("sft: data has no rows")
-    renders(chat_template, rows[0][_SHAPES[shape][-1]], "sft")
 
 
 def run(settings: SFTSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -179,55 +163,6 @@ def objective(settings: SFTSettings, reference: Artifact) -> tuple[tuple[type, .
         return (Proximal,), {"clip": settings.clip, "refresh": settings.refresh}
     dynamic = settings.method == "asft"
     return (Anchored,), {"anchor": str(reference.path), "weight": settings.anchor_weight, "dynamic": dynamic}
-
-
-def supervised(
-    settings: TrainSettings,
-    init: Artifact,
-    data: Artifact,
-    owned: dict[str, Any],
-    max_truncated: float,
-    out: Path,
-    progress: Progress,
-    mixins: Sequence[type] = (),
-    **more: Any,
-) -> Work:
-    """Supervised learning on a fixed batch, also for sequence-level distillation.
-
-    Args:
-        owned: arguments of `trl.SFTConfig` that the stage derives from its settings.
-        max_truncated: the largest share of rows that may be cut at `max_length`.
-        mixins: of `trl.SFTTrainer`, and `more` their arguments.
-    """
-    from trl import SFTConfig, SFTTrainer
-
-    from posttrain.generation.tokenizer import load_tokenizer
-    from posttrain.training.arguments import trainer_config
-    from posttrain.training.packing import IsolatesPackedRows
-    from posttrain.training.run import train, trainer_scratch
-    from posttrain.training.truncation import count_truncated
-
-    trajectories = read_trajectories(data.path)
-    columns = _SHAPES[str(data.record.facts["shape"])]
-    rows = [{column: row[column] for column in columns} for row in trajectories]
-    with trainer_scratch() as scratch:
-        config = trainer_config(SFTConfig, settings, scratch, **owned)
-        context = int(init.record.facts.get("context", 0))
-        truncated = count_truncated(rows, load_tokenizer(init.path), config.max_length, context, max_truncated)
-        trainer = type("SFTTrainer", (*mixins, IsolatesPackedRows, SFTTrainer), {})
-        _, work = train(trainer, config, to_dataset(rows, columns), settings, init, out, progress, **more)
-    work.trace = provenance.offline((row.get("sampler") for row in trajectories), init.digest)
-    # TRL ends every completion with EOS, also one that its sampler never ended.
-    unfinished = sum(row.get("finish") == "length" for row in trajectories)
-    work.counts = {"rows": len(rows), "truncated": truncated, "unfinished": unfinished}
-    return work
-
-
-def to_dataset(rows: list[dict[str, Any]], columns: Sequence[str]) -> Any:
-    """The rows as a `datasets.Dataset`, in order."""
-    from datasets import Dataset
-
-    return Dataset.from_dict({column: [row[column] for row in rows] for column in columns})
 
 
 STAGE = Stage(

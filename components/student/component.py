@@ -1,6 +1,7 @@
 """The KFP face of the stage student."""
 
 from kfp import dsl
+
 from posttrain.components.images import TRAIN
 
 

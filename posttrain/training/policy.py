@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.errors import PolicyError
-from posttrain.training.ranks import is_main, is_spread, whole_weights
+from posttrain.training.ranks import is_main, is_spread, wait_for_all, whole_weights
 from posttrain.training.settings import TrainSettings
 
 # What belongs to a policy's weights; everything else is the parent's, byte for byte.
@@ -30,7 +30,7 @@ def lora_config(settings: TrainSettings, task: str = "CAUSAL_LM") -> Any:
 def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str] = ()) -> dict[str, str | int | float]:
     """Write the trained policy, adapters merged; all but the weights stays as in its parent.
 
-    In a group every process must call it; the first one writes, the others get an empty fingerprint.
+    In a group every process must call it; the first one writes, and the others, which get an empty fingerprint, wait.
 
     Args:
         own_config: what of its config is its own, as the head of a reward model.
@@ -48,15 +48,17 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
     elif adapted:
         model = model.merge_and_unload()
     weights = whole_weights(model) if model is not None else {}
-    if not is_main():
-        return {}
-    _refuse_diverged(weights)
-    model.save_pretrained(out, state_dict=weights if spread else None)
-    _keep_config(init.path, out, own_config)
-    # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
-    (out / "generation_config.json").unlink(missing_ok=True)
-    copy_tokenizer(init.path, out)
-    return inspect_policy(out)
+    fingerprint: dict[str, str | int | float] = {}
+    if is_main():
+        _refuse_diverged(weights)
+        model.save_pretrained(out, state_dict=weights if spread else None)
+        _keep_config(init.path, out, own_config)
+        # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
+        (out / "generation_config.json").unlink(missing_ok=True)
+        copy_tokenizer(init.path, out)
+        fingerprint = inspect_policy(out)
+    wait_for_all()  # a stage may go on to measure what was written
+    return fingerprint
 
 
 def merged_into(init: Artifact, model: Any) -> Any:

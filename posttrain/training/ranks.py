@@ -13,6 +13,14 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def wait_for_all() -> None:
+    """Go on when every process of the group is here."""
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized():
+        group.barrier()
+
+
 def summed(counts: Counter[Any]) -> Counter[Any]:
     """A count that each process kept for its own share of the rows, added up over the group.
 

@@ -20,6 +20,7 @@ from posttrain.artifacts.problems import Problem
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.settings import Settings
 from posttrain.stage import Parents
+from posttrain.training.process import process_reward
 from posttrain.training.reward import load_reward_models
 
 # A TRL reward function or model, and what makes the model's input of texts (None for a function).
@@ -31,7 +32,8 @@ class RewardSettings(Settings):
 
     rewards: dict[str, float] = Field(
         default_factory=lambda: {"verifier": 1.0},
-        description="weight of each term: verifier, reward_model, format, length, repetition; 0 = logged only",
+        description="weight of each term: verifier, reward_model, process_reward_model, format, length, repetition; "
+        "0 = logged only",
     )
     reward_model_pessimism: float = Field(
         default=0.0, ge=0, description="k of several reward models' score: mean − k · their standard deviation"
@@ -88,6 +90,12 @@ def reward_model(rollouts: Rollouts) -> Source:
     return load_reward_models(models, rollouts.conversational, rollouts.settings.reward_model_pessimism)
 
 
+def process_reward_model(rollouts: Rollouts) -> Source:
+    """The least P(right) of an answer's steps under a process reward model (2211.14275)."""
+    model = rollouts.parents.one("process_reward_model")
+    return process_reward(model, rollouts.problems, rollouts.counts), None
+
+
 def format_(rollouts: Rollouts) -> Source:
     """1 where the whole answer matches the pattern, else 0."""
     pattern = re.compile(rollouts.settings.format_pattern, re.DOTALL)
@@ -111,6 +119,7 @@ def repetition(rollouts: Rollouts) -> Source:
 TERMS: dict[str, Term] = {
     "verifier": Term(verifier),
     "reward_model": Term(reward_model, parent="reward_model"),
+    "process_reward_model": Term(process_reward_model, parent="process_reward_model"),
     "format": Term(format_, setting="format_pattern"),
     "length": Term(length, setting="overlong_tokens"),
     "repetition": Term(repetition),

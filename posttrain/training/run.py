@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ def fit(
     curves = listener.thinned()
     metrics = {name: points[-1][1] for name, points in curves.items()}
     return trainer, Work(curves=curves, metrics=metrics)
+
+
+def to_dataset(rows: list[dict[str, Any]], columns: Sequence[str]) -> Any:
+    """The rows as a `datasets.Dataset`, in order."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({column: [row[column] for row in rows] for column in columns})
 
 
 def trained_model(trainer: Any) -> Any:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from posttrain.components.catalogue import load_stage
 from transformers import AutoModelForTokenClassification
 
 from posttrain.artifacts.artifact import open_artifact
 from posttrain.artifacts.problems import Problem
+from posttrain.components.catalogue import load_stage
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.process import StepScorer
 from posttrain.generation.tokenizer import load_tokenizer
@@ -181,48 +181,21 @@ def test_completions_are_scored_for_an_online_trainer(home: Path) -> None:
     assert wrong is not None
     assert right > 0.5 > wrong
     assert (none, counts) == (None, {"without_steps": 1})
-    assert scored.__name__ == "process_reward_model"
     [first, middle, last] = StepScorer(judge(home))([("2?", "1\na\n3")])[0]
     assert wrong == pytest.approx(min(first, middle, last))
     chat = [[{"role": "assistant", "content": "1\na\n3"}]]
-    [mean] = process_reward(judge(home), problems, counts, "mean")(completions=chat, problem=[1])
-    assert mean == pytest.approx((first + middle + last) / 3)
+    assert process_reward(judge(home), problems, counts)(completions=chat, problem=[1]) == pytest.approx([wrong])
 
 
-def test_grpo_takes_it_as_a_reward_and_raises_it(home: Path, tmp_path: Path) -> None:
-    """The problems' verifier would have a letter; the process reward model prefers digits."""
-    from trl import GRPOConfig, GRPOTrainer
-
-    from posttrain.training.online import prompt_dataset
-    from posttrain.training.run import quiet
-
-    quiet()
-    problems = [Problem(id=str(n), prompt=f"{n}?", verifier="exact", reference="a") for n in range(8)]
-    config = GRPOConfig(
-        output_dir=str(tmp_path),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_steps=1,
-        max_steps=12,
-        learning_rate=3e-3,
-        per_device_train_batch_size=32,
-        num_generations=16,
-        max_completion_length=3,
-    )
-    trainer = GRPOTrainer(
-        model=str(home / "init"),
-        args=config,
-        train_dataset=prompt_dataset(problems),
-        processing_class=load_tokenizer(home / "init"),
-        reward_funcs=[process_reward(judge(home), problems, Counter())],
-        reward_processing_classes=[None],
-    )
-    trainer.train()
-    rewards = [
-        log[key] for log in trainer.state.log_history for key in log if key == "rewards/process_reward_model/mean"
-    ]
+def test_rl_takes_it_as_a_term_and_raises_it(home: Path, tmp_path: Path) -> None:
+    """The problems' verifier would have a letter, and is only logged; the process reward model prefers digits."""
+    rows = [{"prompt": f"{n}?", "verifier": "exact", "reference": "a"} for n in range(8)]
+    parents = {"init": home / "init", "problems": prepared(tmp_path / "problems", rows, "problems")}
+    settings = {"max_steps": 12, "batch_size": 32, "group_size": 16, "learning_rate": 3e-3, "max_new_tokens": 3}
+    settings |= {"logging_steps": 1, "rewards": {"process_reward_model": 1.0, "verifier": 0.0}}
+    made = record(run("rl", tmp_path / "rl", settings, **parents, process_reward_model=home / "judge"))
+    rewards = [value for _, value in made.curves["rewards/process_reward_model/mean"]]
     assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.3
+    assert "rewards/verifier/mean" in made.curves
+    given = {role: [path] for role, path in parents.items()}
+    refused("rl", given, settings, tmp_path / "x" / "out", ContractError, "needs a parent 'process_reward_model'")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from posttrain.components.catalogue import load_stages
-from posttrain.components.rl.plan import arranged, solve_rates
 
 from posttrain import verifiers
 from posttrain.artifacts.problems import Problem
+from posttrain.components.catalogue import load_stages
+from posttrain.components.rl.plan import arranged, solve_rates
 from posttrain.errors import ConfigError, ContractError, PosttrainError, RecipeError, VerifierError
 from posttrain.recipes.load import parse_recipe
 from posttrain.taxonomy import Kind
@@ -178,6 +178,12 @@ def test_reinforce_pp_logs_its_penalty(home: Path, tmp_path: Path) -> None:
         ({"hint_share": 0.5}, {}, ContractError, "hint_share is set, but there is no parent 'hints'"),
         ({"max_resampling": 2}, {}, ConfigError, "max_resampling=2 without dynamic sampling"),
         ({"method": "dapo", "trainer_args": {"scale_rewards": "batch"}}, {}, ConfigError, "with dynamic sampling: TRL"),
+        (
+            {"trainer_args": {"use_vllm": True, "vllm_importance_sampling_correction": False}},
+            {},
+            ConfigError,
+            "uncorrected rollouts are not its own",
+        ),
         ({"group_size": 6}, {}, ConfigError, "batch_size × accumulation = 16 is not a multiple of group_size=6"),
         ({}, {"data": "demos"}, ContractError, "no parent is called 'data'; rl samples its own trajectories"),
     ],
