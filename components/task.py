@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from posttrain.components.catalogue import load_stage
+
 from posttrain.artifacts.metadata import encode
 from posttrain.artifacts.record import Record
-from posttrain.components.catalogue import load_stage
 from posttrain.errors import PosttrainError
 from posttrain.progress import Progress
 from posttrain.stage import Stage, execute

@@ -1,7 +1,6 @@
 """The KFP face of the stage diagnose."""
 
 from kfp import dsl
-
 from posttrain.components.images import TRAIN
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from posttrain.components.diagnose.inputs import measured, measured_before
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.samples import Sampled, read_samples
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.components.diagnose.inputs import measured, measured_before
 from posttrain.diagnosis import divergence
 from posttrain.diagnosis.demonstrations import surprise
 from posttrain.diagnosis.intervals import Interval, bootstrap, share

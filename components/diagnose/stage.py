@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posttrain.components.diagnose.inputs import anchors_of, measured, measured_before
+from posttrain.components.diagnose.probes import audit_signals, probe_signals
 from pydantic import Field
 
 from posttrain.artifacts.evaluation import Conditions, Evaluation, comparable, read_evaluation
-from posttrain.components.diagnose.inputs import anchors_of, measured, measured_before
-from posttrain.components.diagnose.probes import audit_signals, probe_signals
 from posttrain.diagnosis.compare import Comparison, compare, summarise
 from posttrain.diagnosis.diagnosis import ALL, Diagnosis, findings, numbers
 from posttrain.diagnosis.passk import largest_k, usual_samples

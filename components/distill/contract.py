@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from posttrain.components.teacher_logits.stage import prompt_completion
+
 from posttrain.artifacts import topk
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import agree_on_facts, agree_on_text, renders
 from posttrain.artifacts.policy import SHARED_FACTS
 from posttrain.artifacts.problems import Problem, read_problems
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.components.teacher_logits.stage import prompt_completion
 from posttrain.errors import ContractError, ProvenanceError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.stage import Parents

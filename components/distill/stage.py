@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from posttrain.components.distill import contract
 from pydantic import Field, PositiveInt
 
 from posttrain.artifacts import provenance, topk
 from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.components.distill import contract
 from posttrain.errors import ConfigError, ContractError
 from posttrain.progress import Progress
 from posttrain.settings import changed

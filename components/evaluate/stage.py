@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from posttrain.components.evaluate.measure import foreign_completions, kept_samples, measure_all
 from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
@@ -24,7 +25,6 @@ from posttrain.artifacts.lineage import evaluation_among, judged_against, made_f
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.artifacts.samples import SAMPLES_FILE, read_samples, write_samples
-from posttrain.components.evaluate.measure import foreign_completions, kept_samples, measure_all
 from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
 from posttrain.diagnosis.roles import measured_role
 from posttrain.errors import ContractError

@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from posttrain.components.catalogue import load_stages
 from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import size_of
-from posttrain.components.catalogue import load_stages
 from posttrain.diagnosis.recommend import NEXT_FILE, read_recommendation
 from posttrain.errors import USER_ERROR, ConfigError, ContractError, PosttrainError
 from posttrain.progress import Progress

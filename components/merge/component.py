@@ -1,7 +1,6 @@
 """The KFP face of the stage merge."""
 
 from kfp import dsl
-
 from posttrain.components.images import CONTROL
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from posttrain.components.pairs.pairing import Pair, key
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.rows import Row
-from posttrain.components.pairs.pairing import Pair, key
 from posttrain.diagnosis.divergence import sequence_kl, sequence_mismatch
 from posttrain.diagnosis.intervals import Interval, bootstrap, share
 from posttrain.progress import Progress

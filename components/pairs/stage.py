@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from posttrain.components.pairs.pairing import Pair, by_problem, delta_pairs, distinct, pair_row, ranked_pairs
 from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
-from posttrain.components.pairs.pairing import Pair, by_problem, delta_pairs, distinct, pair_row, ranked_pairs
 from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.progress import Progress
 from posttrain.settings import Settings

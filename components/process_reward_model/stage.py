@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from posttrain.components.process_reward_model.judged import Judged, judged_blocks, judged_metrics
 from pydantic import Field
 
 from posttrain.artifacts import provenance
@@ -25,7 +26,6 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.artifacts.problems import prompt_text
 from posttrain.artifacts.rows import Row
 from posttrain.artifacts.trajectories import read_trajectories, samplers
-from posttrain.components.process_reward_model.judged import Judged, judged_blocks, judged_metrics
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.steps import Steps, join_steps
 from posttrain.progress import Progress

@@ -15,13 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.digests import digest_value
-from posttrain.artifacts.problems import Problem
-from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
 from posttrain.components.revise.change import change_metrics
 from posttrain.components.revise.requests import (
     CRITIQUE,
@@ -34,6 +27,13 @@ from posttrain.components.revise.requests import (
     text_of,
 )
 from posttrain.components.verify.stage import completion_text, score
+from pydantic import Field
+
+from posttrain.artifacts.artifact import Artifact
+from posttrain.artifacts.digests import digest_value
+from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
 from posttrain.errors import ConfigError, ContractError, DataError, nearest
 from posttrain.generation.decoding import Completion
 from posttrain.generation.prompts import check_prompts_fit

@@ -16,12 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from posttrain.artifacts import provenance
-from posttrain.artifacts.contracts import renders, size_of
-from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.components.reward_model.unseen import (
     Answer,
     answers_of,
@@ -34,6 +28,12 @@ from posttrain.components.reward_model.unseen import (
     unseen_metrics,
     with_contrast,
 )
+from pydantic import Field
+
+from posttrain.artifacts import provenance
+from posttrain.artifacts.contracts import renders, size_of
+from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.settings import changed

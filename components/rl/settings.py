@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from posttrain.components.rl.plan import Curriculum
 from posttrain.components.rl.variants import BATCHWISE, VARIANTS, Name, Variant
+from pydantic import Field
+
 from posttrain.errors import ConfigError
 from posttrain.settings import changed
 from posttrain.training.arguments import check_trainer_args

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain.components.rl.plan import Plan, planned
+from posttrain.components.rl.settings import RLSettings, check_settings
+
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import agree_on_text, size_of
 from posttrain.artifacts.problems import Problem
-from posttrain.components.rl.plan import Plan, planned
-from posttrain.components.rl.settings import RLSettings, check_settings
 from posttrain.errors import ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.progress import Progress

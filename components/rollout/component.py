@@ -1,7 +1,6 @@
 """The KFP face of the stage rollout."""
 
 from kfp import dsl
-
 from posttrain.components.images import TRAIN
 
 

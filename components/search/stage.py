@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from posttrain.components.rollout.stage import RolloutSettings, chosen, row_of
+from posttrain.components.search.pick import Gap, best, softmax, vote
 from pydantic import Field
 
 from posttrain import verifiers
 from posttrain.artifacts.problems import Problem, prompt_text
 from posttrain.artifacts.trajectories import write_trajectories
-from posttrain.components.rollout.stage import RolloutSettings, chosen, row_of
-from posttrain.components.search.pick import Gap, best, softmax, vote
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.prompts import check_prompts_fit
@@ -206,6 +206,7 @@ def beamed(
 ) -> tuple[list[Completion], int]:
     """Each problem's best beam, and the tokens that were sampled."""
     from posttrain.components.search.beam import BeamSearch, given_up
+
     from posttrain.generation.process import StepScorer
     from posttrain.generation.transformers import load_policy
 

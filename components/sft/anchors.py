@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posttrain.components.evaluate.measure import measure_all
+
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.evaluation import Measured
 from posttrain.artifacts.problems import Problem
-from posttrain.components.evaluate.measure import measure_all
 from posttrain.diagnosis.compare import Comparison, compare
 from posttrain.generation.settings import SamplingSettings, sample_problems
 from posttrain.progress import Progress

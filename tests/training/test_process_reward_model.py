@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from posttrain.components.catalogue import load_stage
 from transformers import AutoModelForTokenClassification
 
 from posttrain.artifacts.artifact import open_artifact
 from posttrain.artifacts.problems import Problem
-from posttrain.components.catalogue import load_stage
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.process import StepScorer
 from posttrain.generation.tokenizer import load_tokenizer

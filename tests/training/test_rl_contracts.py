@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from posttrain.components.catalogue import load_stages
+from posttrain.components.rl.plan import arranged, solve_rates
 
 from posttrain import verifiers
 from posttrain.artifacts.problems import Problem
-from posttrain.components.catalogue import load_stages
-from posttrain.components.rl.plan import arranged, solve_rates
 from posttrain.errors import ConfigError, ContractError, PosttrainError, RecipeError, VerifierError
 from posttrain.recipes.load import parse_recipe
 from posttrain.taxonomy import Kind
