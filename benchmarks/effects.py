@@ -16,6 +16,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+from posttrain.taxonomy import METHODS
 from tests.effects.effect import EFFECTS, Effect, Measured
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,10 @@ def main() -> None:
     for module in sorted((ROOT / "tests" / "effects").glob("of_*.py")):
         import_module(f"tests.effects.{module.stem}")
     lines = []
-    for effect in (effect for name, effect in EFFECTS.items() if options.only in name):
+    order = list(METHODS)
+    for effect in sorted(EFFECTS.values(), key=lambda effect: order.index(effect.method)):
+        if options.only not in effect.name:
+            continue
         seen = [measured(effect, seed) for seed in range(options.seeds)]
         lines.append(row(effect, seen))
         print(lines[-1], file=sys.stderr, flush=True)

@@ -45,6 +45,14 @@ def ties_keeps_both_of_two_specialists(home: Path, seed: int) -> Measured:
     return Measured(alone, min(kept(both, skills)), record(both))
 
 
+@effect("task_arithmetic", "greedy answers right, of the worse of two skills", 0.3, against="the better specialist")
+def the_sum_of_two_task_vectors_has_both_skills(home: Path, seed: int) -> Measured:
+    origin, policies, skills = specialists(home, "XY", seed)
+    both = merged(home, "task_arithmetic", policies, origin, weights=[0.7, 0.7])
+    alone = max(min(kept(policy, skills)) for policy in policies)
+    return Measured(alone, min(kept(both, skills)), record(both))
+
+
 @effect("dare", "greedy answers right with a fifth of the task vector", margin=0.4, against="a fifth as large a one")
 def dare_needs_few_of_the_changes(home: Path, seed: int) -> Measured:
     origin, policies, skills = specialists(home, "X", seed)
@@ -53,9 +61,19 @@ def dare_needs_few_of_the_changes(home: Path, seed: int) -> Measured:
     return Measured(*(kept(policy, skills)[0] for policy in (small, thin)), record(thin))
 
 
-@effect("linear", "greedy answers right, of the worse of old and new skill", margin=0.1, against="after training")
-def an_average_with_the_policy_before_brings_back_what_was_forgotten(home: Path, seed: int) -> Measured:
+def brought_back(home: Path, seed: int, method: str) -> Measured:
+    """The worse of an old and a new skill, of the trained policy and of what lies between it and the one before."""
     origin, policies, skills = specialists(home, "X", seed)
     skills = [*skills, skill("O", seed)[:6]]
-    soup = merged(home, "linear", [policies[0], origin], weights=[0.6, 0.4])
-    return Measured(*(min(kept(policy, skills)) for policy in (policies[0], soup)), record(soup))
+    between = merged(home, method, [policies[0], origin], weights=[0.6, 0.4])
+    return Measured(*(min(kept(policy, skills)) for policy in (policies[0], between)), record(between))
+
+
+@effect("linear", "greedy answers right, of the worse of old and new skill", margin=0.1, against="after training")
+def an_average_with_the_policy_before_brings_back_what_was_forgotten(home: Path, seed: int) -> Measured:
+    return brought_back(home, seed, "linear")
+
+
+@effect("slerp", "greedy answers right, of the worse of old and new skill", margin=0.1, against="after training")
+def the_arc_to_the_policy_before_brings_back_what_was_forgotten(home: Path, seed: int) -> Measured:
+    return brought_back(home, seed, "slerp")
