@@ -1,0 +1,42 @@
+"""Named recipes on a real backend, in miniature: every stage in a pod of its own, artifacts through a bucket."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from posttrain.components.catalogue import load_stages
+from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.scheduling import Scheduling
+
+from examples.recipes.world import inputs
+from posttrain.recipes.load import load_recipe
+from tests.cluster.backend import BUCKET, Backend
+
+BACKEND = Backend.named()
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
+    pytest.mark.timeout(3600),
+]
+TINY = yaml.safe_load((Path(__file__).parents[2] / "examples/recipes/tiny.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["search-transfer", "stored-logits", "iterative-dpo", "constitutional-ai"])
+def test_a_recipe_runs_to_its_end(name: str, tmp_path: Path) -> None:
+    assert BACKEND is not None
+    recipe = load_recipe(name, load_stages()).overlaid(TINY)
+    pipeline = tmp_path / f"{name}.yaml"
+    compile_recipe(recipe, pipeline, Scheduling(retries=0, shared_memory=""))
+    local, run = inputs(tmp_path / "world"), int(time.time())
+    prefix = BACKEND.upload(tmp_path / "world", f"recipes-{run}")
+    uris = {role: path.replace(str(tmp_path / "world"), prefix) for role, path in local.items()}
+    arguments = {role: uris[role] for role in recipe.inputs if role in uris}
+    arguments |= {"registry": f"s3://{BUCKET}/registry-{run}"}
+    state, tasks = BACKEND.run(pipeline, arguments, name)
+    print(json.dumps(tasks, indent=1))
+    assert state == "SUCCEEDED"
+    assert "FAILED" not in tasks.values()
