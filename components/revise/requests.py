@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from posttrain.components.verify.stage import completion_text
-
 from posttrain.artifacts.digests import digest_value
 from posttrain.artifacts.problems import Problem, Prompt, prompt_text
 from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import completion_text
 
 SHOWN = "Question:\n{prompt}\n\nAnswer:\n{answer}\n\n"
 CRITIQUE = SHOWN + (

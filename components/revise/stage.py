@@ -26,14 +26,14 @@ from posttrain.components.revise.requests import (
     shown,
     text_of,
 )
-from posttrain.components.verify.stage import completion_text, score
+from posttrain.components.verify.stage import score
 from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.digests import digest_value
 from posttrain.artifacts.problems import Problem
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
+from posttrain.artifacts.trajectories import completion_text, read_trajectories, write_trajectories
 from posttrain.errors import ConfigError, ContractError, DataError, nearest
 from posttrain.generation.decoding import Completion
 from posttrain.generation.prompts import check_prompts_fit

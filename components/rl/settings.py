@@ -51,11 +51,6 @@ class RLSettings(TrainSettings, RewardSettings):
         own = self.variant.dynamic_sampling
         return own if self.dynamic_sampling == "auto" else self.dynamic_sampling == "always"
 
-    @property
-    def rollouts_a_step(self) -> int:
-        """Rollouts that one process trains on in an optimizer step."""
-        return self.batch_size * self.accumulation
-
 
 # Arguments of TRL that these settings decide.
 OWNED = (
@@ -72,9 +67,10 @@ OWNED = (
 
 def check_settings(settings: RLSettings) -> None:
     """A step must sample whole groups, settings must not contradict each other, and TRL must know its arguments."""
-    if settings.rollouts_a_step % settings.group_size:
+    rollouts = settings.batch_size * settings.accumulation  # that one process trains on in an optimizer step
+    if rollouts % settings.group_size:
         raise ConfigError(
-            f"rl: batch_size × accumulation = {settings.rollouts_a_step} is not a multiple of "
+            f"rl: batch_size × accumulation = {rollouts} is not a multiple of "
             f"group_size={settings.group_size}; a step samples whole groups"
         )
     check_reward_settings("rl", settings)

@@ -21,12 +21,11 @@ from typing import Any
 
 from posttrain.components.step_labels.reachability import Path as Reached
 from posttrain.components.step_labels.reachability import reachability_blocks, reachability_metrics
-from posttrain.components.verify.stage import completion_text, prompt_of
 from pydantic import Field
 
 from posttrain import verifiers
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
+from posttrain.artifacts.trajectories import completion_text, prompt_of, read_trajectories, write_trajectories
 from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.settings import SamplingSettings

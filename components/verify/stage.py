@@ -14,7 +14,7 @@ from pydantic import Field
 
 from posttrain import verifiers
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, write_trajectories
+from posttrain.artifacts.trajectories import completion_text, prompt_of, read_trajectories, write_trajectories
 from posttrain.errors import ContractError, DataError, VerifierError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -95,18 +95,6 @@ def _named(place: str) -> Iterator[None]:
         yield
     except VerifierError as error:
         raise type(error)(f"{place}: {error}") from None
-
-
-def completion_text(row: Row) -> str:
-    """The completion as text: the last message of a conversational one."""
-    completion = row["completion"]
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
-
-
-def prompt_of(row: Row) -> str:
-    """The prompt as text, for verifiers that look at it."""
-    prompt = row["prompt"]
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 def _kept(rows: list[Row], settings: VerifySettings) -> list[Row]:

@@ -98,6 +98,21 @@ def is_conversational(row: Mapping[str, Any], shape: Shape) -> bool:
     return isinstance(row[shape.completions[0] if shape.completions else shape.columns[0]], list)
 
 
+def last_text(texts: Any) -> str:
+    """A prompt or completion as one text: itself, or its last message's."""
+    return texts if isinstance(texts, str) else str(texts[-1]["content"])
+
+
+def completion_text(row: Row) -> str:
+    """The completion as text: the last message of a conversational one."""
+    return last_text(row["completion"])
+
+
+def prompt_of(row: Row) -> str:
+    """The prompt as text, for verifiers that look at it."""
+    return last_text(row["prompt"])
+
+
 def samplers(row: Row) -> Iterator[str | None]:
     """Who sampled each completion that the row teaches from: two for a pair, one for any other row."""
     for side in ("chosen", "rejected") if "chosen" in row else ("",):

@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.trajectories import last_text
 
 
 def process_reward(
@@ -29,7 +30,7 @@ def process_reward(
     scorer = StepScorer(process_reward_model)
 
     def scored(completions: list[Any], problem: list[int], **columns: Any) -> list[float | None]:
-        texts = [each if isinstance(each, str) else str(each[-1]["content"]) for each in completions]
+        texts = [last_text(each) for each in completions]
         steps = scorer([(problems[index].prompt, text) for index, text in zip(problem, texts, strict=True)])
         counts["without_steps"] += sum(not scores for scores in steps)
         return [min(scores) if scores else None for scores in steps]

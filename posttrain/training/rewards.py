@@ -17,6 +17,7 @@ from pydantic import Field
 
 from posttrain import verifiers
 from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.trajectories import last_text
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.settings import Settings
 from posttrain.stage import Parents
@@ -74,8 +75,8 @@ def verifier(rollouts: Rollouts) -> Source:
         asks = []
         for completion, index in zip(completions, problem, strict=True):
             asked = rollouts.problems[index]
-            prompt = asked.prompt if isinstance(asked.prompt, str) else asked.prompt[-1]["content"]
-            asks.append(verifiers.Ask(answer(completion), asked.verifier, asked.reference, prompt))
+            prompt = last_text(asked.prompt)
+            asks.append(verifiers.Ask(last_text(completion), asked.verifier, asked.reference, prompt))
         scored = [verdict.score for verdict in verifiers.verify_all(asks)]
         rollouts.counts["rollouts"] += len(scored)
         rollouts.counts["unscorable"] += sum(score is None for score in scored)
@@ -99,7 +100,7 @@ def process_reward_model(rollouts: Rollouts) -> Source:
 def format_(rollouts: Rollouts) -> Source:
     """1 where the whole answer matches the pattern, else 0."""
     pattern = re.compile(rollouts.settings.format_pattern, re.DOTALL)
-    return lambda completions, **columns: [float(bool(pattern.fullmatch(answer(c)))) for c in completions], None
+    return lambda completions, **columns: [float(bool(pattern.fullmatch(last_text(c)))) for c in completions], None
 
 
 def length(rollouts: Rollouts) -> Source:
@@ -124,11 +125,6 @@ TERMS: dict[str, Term] = {
     "length": Term(length, setting="overlong_tokens"),
     "repetition": Term(repetition),
 }
-
-
-def answer(completion: Any) -> str:
-    """The text of a completion: itself, or its last message's."""
-    return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
 def check_reward_settings(stage: str, settings: Any) -> None:
