@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from posttrain.training.merging import Floats
     from posttrain.training.weights import Sink, Weights
+
+Formula = Callable[[slice], "Floats"]  # a piece of a merged tensor
 
 _PIECE = 2**18  # elements of a tensor at a time: what is computed with stays in a core's cache
 _SAMPLED = 2**20  # entries of a tensor that decide what TIES keeps of it
@@ -128,35 +130,42 @@ def run(settings: MergeSettings, parents: Parents, out: Path, progress: Progress
             shutil.copyfile(first.path / name, out / name)
     total = len(list(policies[0]))
     done = iter(range(1, total + 1))
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool, ThreadPoolExecutor(1) as ahead:
         for file in policies[0].files:
             with written_like(file, out / file.name) as sink:
-                for name in sink:
-                    _merge(settings, name, policies, origin, sink, pool)
+                formulas = (ahead.submit(_formula, settings, name, policies, origin, pool) for name in sink)
+                for name, formula in zip(sink, _one_ahead(formulas), strict=True):
+                    _merge(name, policies, formula.result(), sink, pool)
+                    sink.send(name)
                     progress.update(next(done), total, "tensor")
     return Work(facts=inspect_policy(out), counts={"policies": len(policies), "tensors": total})
 
 
-def _merge(
-    settings: MergeSettings, name: str, policies: list[Weights], base: Weights | None, sink: Sink, pool: Executor
-) -> None:
+def _one_ahead(futures: Iterator[Future[Formula | None]]) -> Iterator[Future[Formula | None]]:
+    """The same futures, each once the next one is submitted: what it reads is read while this one's is computed."""
+    waiting = next(futures, None)
+    while waiting:
+        following = next(futures, None)
+        yield waiting
+        waiting = following
+
+
+def _merge(name: str, policies: list[Weights], formula: Formula | None, sink: Sink, pool: Executor) -> None:
     """Write one tensor of the merged policy, in the first policy's type.
 
     Raises:
         ContractError: it holds no plain floats and differs among the policies.
         PolicyError: the merge overflowed.
     """
-    from posttrain.training.weights import all_finite, is_float, stored_as
+    from posttrain.training.weights import all_finite, stored_as
 
     stored_type = policies[0].type(name)
-    if not is_float(stored_type):
+    if not formula:
         same = policies[0].bytes(name)
         if any((other.bytes(name) != same).any() for other in policies[1:]):
             raise ContractError(f"merge: {name} is {stored_type} and differs; merge policies that are not quantised")
         sink.write(name, 0, same)
         return
-    size = math.prod(policies[0].shape(name))
-    formula = _formula(settings, name, policies, base, size, pool)
 
     def merged(piece: slice) -> None:
         with np.errstate(over="ignore", invalid="ignore"):  # answered below
@@ -165,15 +174,19 @@ def _merge(
             raise PolicyError(f"merge: {name} is NaN or infinite in {stored_type}; lower the weights")
         sink.write(name, piece.start, values)
 
-    list(pool.map(merged, _pieces(size)))  # to hear of errors
+    list(pool.map(merged, _pieces(math.prod(policies[0].shape(name)))))  # to hear of errors
 
 
 def _formula(
-    settings: MergeSettings, name: str, policies: list[Weights], base: Weights | None, size: int, pool: Executor
-) -> Callable[[slice], Floats]:
-    """What turns a piece of a tensor into the merged one's."""
+    settings: MergeSettings, name: str, policies: list[Weights], base: Weights | None, pool: Executor
+) -> Formula | None:
+    """What is to be computed, and with it what has to be known of the whole tensor; None unless it holds floats."""
     from posttrain.training import merging
+    from posttrain.training.weights import is_float
 
+    if not is_float(policies[0].type(name)):
+        return None
+    size = math.prod(policies[0].shape(name))
     weights, method, density = settings.weights or [1.0] * len(policies), settings.method, settings.density
     if method == "linear":
         return lambda piece: merging.linear((policy.floats(name, piece) for policy in policies), weights)
@@ -227,7 +240,7 @@ def _bounds(
         return [np.abs(policy.floats(name, piece) - origin) for policy in policies]
 
     by_policy = zip(*pool.map(magnitudes, looks), strict=True)
-    return [merging.bound_of(np.concatenate(found), density) for found in by_policy]
+    return list(pool.map(lambda found: merging.bound_of(np.concatenate(found), density), by_policy))
 
 
 def _pieces(size: int) -> list[slice]:

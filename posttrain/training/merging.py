@@ -64,21 +64,27 @@ def ties(vectors: Sequence[Floats], weights: Sequence[float], bounds: Sequence[f
     The paper trims a whole model at once, this one tensor after the other, as a stream of tensors must.
 
     Args:
+        vectors: they are overwritten.
         bounds: the magnitude of each vector's smallest kept entry (`bound_of`).
     """
-    weighted = []
+    even, spare = len(set(weights)) == 1, np.empty_like(vectors[0])
     for vector, bound, weight in zip(vectors, bounds, weights, strict=True):
-        kept = np.abs(vector) >= np.float32(bound)
-        weighted.append(np.float32(weight) * vector * kept)
-    elected = _weighted_sum(weighted, [1.0] * len(weighted))
+        vector *= np.abs(vector, out=spare) >= np.float32(bound)
+        if not even:  # equal weights cancel
+            vector *= np.float32(weight)
+    elected = vectors[0].copy()
+    for vector in vectors[1:]:
+        elected += vector
     positive, negative = elected > 0, elected < 0
-    total, shares = np.zeros_like(elected), np.zeros_like(elected)
-    for vector, weight in zip(weighted, weights, strict=True):
+    total, shares = elected, spare
+    total.fill(0)
+    shares.fill(np.finfo(np.float32).tiny)  # where nobody agrees, the total is zero, whatever it is divided by
+    for vector, weight in zip(vectors, weights, strict=True):
         agrees = ((vector > 0) & positive) | ((vector < 0) & negative)
-        total += vector * agrees
-        shares += np.float32(weight) * agrees
-    # Where nobody agrees, the total is zero, whatever it is divided by.
-    total /= np.maximum(shares, np.finfo(np.float32).tiny)
+        vector *= agrees
+        total += vector
+        shares += agrees if even else np.float32(weight) * agrees
+    total /= shares
     return total
 
 

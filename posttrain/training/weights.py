@@ -70,9 +70,9 @@ class Weights:
         raw = raw[:: piece.step]
         if self.type(name) != "BF16":
             return np.ascontiguousarray(raw, np.float32)
-        wide = np.zeros((len(raw), 2), np.uint16)
-        wide[:, 1] = raw
-        return wide.view(np.float32)[:, 0]
+        wide = raw.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
 
     def bytes(self, name: str) -> NDArray[np.uint8]:
         """A tensor as it is stored."""
@@ -119,7 +119,8 @@ def stored_as(type_: str, values: Floats) -> Raw:
     rounding &= 1
     rounding += 0x7FFF
     rounding += bits
-    return rounding.view(np.uint16)[1::2].copy()
+    rounding >>= 16
+    return rounding.astype(np.uint16)
 
 
 def all_finite(type_: str, stored: Raw) -> bool:
@@ -145,6 +146,12 @@ class Sink:
         while view:
             count = os.pwrite(self._descriptor, view, place)
             place, view = place + count, view[count:]
+
+    def send(self, name: str) -> None:
+        """Have a tensor that is written go to disk now, while the next one is computed, not all of them at the end."""
+        first, last = self._tensors[name]["data_offsets"]
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, self._data + first, last - first, os.POSIX_FADV_DONTNEED)
 
 
 @contextmanager
