@@ -11,7 +11,7 @@ from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.components.catalogue import load_stage
 from posttrain.errors import ConfigError, ContractError
 from posttrain.stage import execute, join
-from posttrain.storage.uris import fetch, publish, read_text
+from posttrain.storage import fetch, publish, read_text
 from posttrain.training.hardware import Nodes
 from posttrain.training.launch import take_part
 

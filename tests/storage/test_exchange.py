@@ -1,6 +1,7 @@
 """Fetching and publishing on a disk and on a real S3 server."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -8,7 +9,8 @@ import pytest
 
 from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.errors import RETRYABLE, ConfigError, ContractError, DataError, StorageError
-from posttrain.storage import fetch, publish, read_text, uris, write_text
+from posttrain.storage import exchange, fetch, publish, read_text, write_text
+from posttrain.storage.s3 import S3Store
 from tests.s3 import BUCKET, SECRET, s3, s3_server
 
 __all__ = ["s3", "s3_server"]
@@ -74,7 +76,7 @@ def test_publishing_that_fails_leaves_nothing(tmp_path, artifact, monkeypatch):
     def fails(*args, **kwargs):
         raise OSError("gone")
 
-    monkeypatch.setattr(uris.shutil, "copytree", fails)
+    monkeypatch.setattr(exchange.shutil, "copytree", fails)
     with pytest.raises(OSError, match="gone"):
         publish(artifact, str(tmp_path / "to" / "here"))
     assert list((tmp_path / "to").iterdir()) == []
@@ -100,15 +102,12 @@ def test_what_is_published_to_s3_is_fetched_from_it(s3, tmp_path, artifact):
 def test_the_record_is_published_last(s3, artifact, monkeypatch):
     sent = []
 
-    class Client:
-        def upload_file(self, name, bucket, key):
-            sent.append(key)
-            s3.client.upload_file(name, bucket, key)
-
-    monkeypatch.setattr(uris, "_client", Client)
+    put = S3Store.put
+    monkeypatch.setattr(S3Store, "put", lambda self, sources: (sent.extend(sources), put(self, sources)))
     publish(artifact, f"s3://{BUCKET}/base")
-    assert sorted(sent) == sorted(f"base/{name}" for name in FILES) == sorted(s3.stored())
-    assert sent[-1] == f"base/{RECORD_FILE}"
+    assert sorted(sent) == sorted(FILES)
+    assert sorted(s3.stored()) == sorted(f"base/{name}" for name in FILES)
+    assert sent[-1] == RECORD_FILE
 
 
 def test_a_single_object(s3, tmp_path):
@@ -127,10 +126,10 @@ def test_many_objects_take_many_pages(s3, tmp_path, monkeypatch):
     names = {f"{number:02}.txt": b"x" for number in range(12)}
     for name in names:
         s3.put(f"many/{name}", b"x")
-    client = uris._client()
+    client = s3.client
     original = client.get_paginator
     monkeypatch.setattr(client, "get_paginator", lambda name: Paged(original(name)))
-    monkeypatch.setattr(uris, "_client", lambda: client)
+    monkeypatch.setattr(S3Store, "_client", client)
     assert contents(fetch(f"s3://{BUCKET}/many", tmp_path)) == names
 
 
@@ -215,12 +214,13 @@ def test_a_key_that_climbs_out_is_not_fetched(s3, tmp_path, monkeypatch):
             return self
 
         def paginate(self, **arguments):
-            return [{"Contents": [{"Key": "base/../../escaped"}]}]
+            item = {"Key": "base/../../escaped", "Size": 1, "LastModified": datetime.now(UTC)}
+            return [{"Contents": [item]}]
 
         def download_file(self, bucket, key, path):
             Path(path).write_text("escaped")
 
-    monkeypatch.setattr(uris, "_client", Client)
-    with pytest.raises(DataError, match=r"a key with '\.\.' is not fetched; rename the object"):
+    monkeypatch.setattr(S3Store, "_client", Client())
+    with pytest.raises(DataError, match=r"leads out of its directory; rename the object"):
         fetch(f"s3://{BUCKET}/base", tmp_path / "deep" / "scratch")
     assert not list(tmp_path.rglob("escaped"))

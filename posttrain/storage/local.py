@@ -1,0 +1,130 @@
+"""A store in a directory: files appear under their names by one rename or link, so nothing half-written has a name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from posttrain.errors import DataError, StorageError
+from posttrain.storage.store import Entry, Source, checked_name
+
+_PARTIAL = ".partial-"
+
+
+class LocalStore:
+    """Objects as files of a directory, which need not be there yet."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        self.uri, self._root = uri, root
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """See `Store`."""
+        top = self._root / prefix.rpartition("/")[0]
+        with self._errors():
+            found = {path.relative_to(self._root).as_posix(): path for path in top.rglob("*") if path.is_file()}
+        for name in sorted(found):
+            if name.startswith(prefix) and not found[name].name.startswith(_PARTIAL):
+                try:
+                    about = found[name].stat()
+                except FileNotFoundError:  # removed since
+                    continue
+                yield Entry(name, about.st_size, about.st_mtime)
+
+    def read(self, name: str) -> bytes | None:
+        """See `Store`."""
+        with self._errors():
+            path = self._path(name)
+            return path.read_bytes() if path.is_file() else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Store`."""
+        with self._errors(), self._partial(name) as partial:
+            partial.write_bytes(content)
+            _flush(partial)
+            partial.replace(self._path(name))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """See `Store`."""
+        with self._errors(), self._partial(name) as partial:
+            partial.write_bytes(content)
+            _flush(partial)
+            try:
+                os.link(partial, self._path(name))  # unlike a rename, it replaces nothing
+            except FileExistsError:
+                return False
+            return True
+
+    def get(self, files: Mapping[str, Path]) -> None:
+        """See `Store`."""
+        for name, path in files.items():
+            if not self._path(name).is_file():
+                raise DataError(f"{self.uri}/{name}: no such file")
+            with self._errors():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_name(f"{_PARTIAL}{path.name}")
+                shutil.copyfile(self._path(name), partial)
+                partial.replace(path)
+
+    def put(self, sources: Mapping[str, Source]) -> None:
+        """See `Store`."""
+        for name, source in sources.items():
+            with self._errors(), self._partial(name) as partial:
+                if isinstance(source, Path):
+                    shutil.copyfile(source, partial)
+                else:
+                    with partial.open("wb") as file:
+                        for piece in source:
+                            file.write(piece)
+                _flush(partial)
+                partial.replace(self._path(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See `Store`."""
+        with self._errors():
+            for name in names:
+                self._path(name).unlink(missing_ok=True)
+
+    def sweep(self, older: float) -> int:
+        """See `Store`."""
+        swept, before = 0, time.time() - older
+        with self._errors():
+            for path in self._root.rglob(f"{_PARTIAL}*"):
+                if path.stat().st_mtime < before:
+                    path.unlink(missing_ok=True)
+                    swept += 1
+        return swept
+
+    def _path(self, name: str) -> Path:
+        return self._root / checked_name(name, self.uri)
+
+    @contextmanager
+    def _partial(self, name: str) -> Iterator[Path]:
+        """A file to be written beside the object, and gone afterwards."""
+        target = self._path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=target.parent)
+        os.close(descriptor)
+        try:
+            yield Path(partial)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{self.uri}: {error.strerror or error}; check the path, its owner and its room"
+            ) from error
+
+
+def _flush(path: Path) -> None:
+    """A name must not outlive, in a crash of the machine, the bytes it names."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,107 @@
+"""A store: named objects below one URI, on a disk or in S3, behind one small interface.
+
+Names are relative POSIX paths below the URI that the store was opened at. Writing is whole or nothing: a reader sees
+an object as it was, or as it is, never half of it. `create` is the one operation that two writers cannot both win;
+everything that must be decided once (a commit, a claim) is decided by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from posttrain.errors import DataError
+from posttrain.storage.uris import Place, parse
+
+# What can be stored: a file, or the pieces of one in memory, which are sent without being joined.
+Source = Path | Sequence[memoryview]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored object: its name, its size in bytes, and when it was written (seconds since the epoch)."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Objects below a URI.
+
+    Every method raises StorageError if the store failed, refused, or stayed away for longer than the retries last.
+    """
+
+    uri: str
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose name starts with `prefix`, in the order of names."""
+
+    def read(self, name: str) -> bytes | None:
+        """A small object; None where there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put or replace a small object in one step."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Put a small object unless there is one: of any number of writers, one is told True."""
+
+    def get(self, files: Mapping[str, Path]) -> None:
+        """Fetch objects into files, side by side; a file has its name once it is whole.
+
+        Raises:
+            DataError: one is not there.
+        """
+
+    def put(self, sources: Mapping[str, Source]) -> None:
+        """Send files or pieces in memory to objects, side by side."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are not there are no error."""
+
+    def sweep(self, older: float) -> int:
+        """Remove what writers that died left half-written more than `older` seconds ago; returns how many."""
+
+
+def open_store(uri: str) -> Store:
+    """The store at a path, `file://…` or `s3://bucket/prefix`. Nothing is asked of it yet.
+
+    Raises:
+        ConfigError: the scheme is unknown, or no bucket is named.
+    """
+    return _store(parse(uri))
+
+
+def open_object(uri: str) -> tuple[Store, str]:
+    """The store that an object lies in, and its name there.
+
+    Raises:
+        ConfigError: as `open_store`.
+    """
+    place = parse(uri)
+    above, _, name = place.path.rpartition("/")
+    return _store(replace(place, path=above or ("." if place.scheme == "file" else ""))), name
+
+
+def _store(place: Place) -> Store:
+    if place.scheme == "s3":
+        from posttrain.storage.s3 import S3Store
+
+        return S3Store(place)
+    from posttrain.storage.local import LocalStore
+
+    return LocalStore(place.uri, Path(place.path))
+
+
+def checked_name(name: str, uri: str) -> str:
+    """The name of an object, if it may become the name of a file below a directory.
+
+    Raises:
+        DataError: it would leave the directory.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(f"{uri}: an object is called {name!r}, which leads out of its directory; rename the object")
+    return name
