@@ -4,7 +4,8 @@ An engine is a module of this package with a function
 
     sample_policy(policy, prompts, decoding, settings, on_progress) -> list[list[Completion]]
 
-that returns `decoding.samples` completions of every prompt, in the order of the prompts.
+that returns `decoding.samples` completions of every prompt, in the order of the prompts. What is given as token ids is
+gone on from as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from posttrain.artifacts.policy import eos_ids, inspect_policy
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError, PolicyError
 from posttrain.generation.decoding import Completion, Decoding, Finish
-from posttrain.generation.tokenizer import load_tokenizer, render_all
+from posttrain.generation.tokenizer import Tokens, load_tokenizer, render_all
 
 OnProgress = Callable[[int, int], None]
 
@@ -43,7 +44,7 @@ class Asked:
     decoding: Decoding
 
     @classmethod
-    def of(cls, directory: Path, prompts: Sequence[Prompt], decoding: Decoding) -> Asked:
+    def of(cls, directory: Path, prompts: Sequence[Prompt | Tokens], decoding: Decoding) -> Asked:
         """The prompts as the policy in `directory` sees them.
 
         Raises:

@@ -13,6 +13,7 @@ from posttrain.errors import ConfigError
 from posttrain.generation.client import Client
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.engine import Asked, Drawn, OnProgress
+from posttrain.generation.tokenizer import Tokens
 
 if TYPE_CHECKING:
     from posttrain.generation.settings import SamplingSettings
@@ -23,7 +24,11 @@ _SAME_POLICY = 0.15
 
 
 def sample_policy(
-    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+    policy: Artifact,
+    prompts: Sequence[Prompt | Tokens],
+    decoding: Decoding,
+    settings: SamplingSettings,
+    on_progress: OnProgress,
 ) -> list[list[Completion]]:
     """As every engine (`posttrain.generation.engine`).
 

@@ -18,14 +18,18 @@ from posttrain.generation.batch import Batch
 from posttrain.generation.decode import can_repeat_cache, decode_generate, decode_shared
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.engine import OnProgress, completions_of, rooms
-from posttrain.generation.tokenizer import load_tokenizer, render_all
+from posttrain.generation.tokenizer import Tokens, load_tokenizer, render_all
 
 if TYPE_CHECKING:
     from posttrain.generation.settings import SamplingSettings
 
 
 def sample_policy(
-    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+    policy: Artifact,
+    prompts: Sequence[Prompt | Tokens],
+    decoding: Decoding,
+    settings: SamplingSettings,
+    on_progress: OnProgress,
 ) -> list[list[Completion]]:
     """As every engine (`posttrain.generation.engine`)."""
     model, tokenizer = load_policy(policy.path)
@@ -54,7 +58,7 @@ def load_policy(
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Tokens],
     decoding: Decoding,
     *,
     batch_rows: int = 512,

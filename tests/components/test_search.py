@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from posttrain.components.evaluate.measure import measure_all
+from posttrain.components.search import stage
 from posttrain.components.search.beam import BeamSearch, given_up
 from posttrain.components.search.pick import Gap, best, softmax, vote
 
 from posttrain.artifacts.problems import Problem
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.errors import ConfigError, ContractError
-from posttrain.generation.decoding import Decoding
+from posttrain.errors import ConfigError, ContractError, DataError, VerifierError
+from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.transformers import load_policy
 from posttrain.progress import Progress
 from posttrain.verifiers import Verdict
@@ -85,6 +87,7 @@ def test_the_gap_is_paired_and_leaves_out_what_cannot_be_scored() -> None:
 def test_every_method_makes_one_trace_a_problem(home: Path, tmp_path: Path, method: str, role: str, judge: str) -> None:
     judges = {role: home / judge} if role else {}
     made = record(searched(home, tmp_path / "traces", method, **judges))
+    assert made.facts["verifiers"].startswith("exact@")
     rows = read_trajectories(tmp_path / "traces")
     assert [row["problem_id"] for row in rows] == [row["problem_id"] for row in rows if row["source"] == "search"]
     assert (len(rows), made.counts["samples"]) == (4, 16)
@@ -145,6 +148,54 @@ def test_methods_and_judges_go_together(
 
 def test_votes_may_not_tell_which_answer_is_right(home: Path, tmp_path: Path) -> None:
     parents = {"policy": [home / "policy"], "problems": [home / "patterns"]}
-    refused("search", parents, SOME, tmp_path / "x" / "out", ContractError, "regex names right answers only")
+    refused(
+        "search", parents, SOME, tmp_path / "x" / "out", ContractError, "regex names answers by what is right in them"
+    )
     run("search", tmp_path / "out", SOME | {"method": "best_of_n"}, policy=home / "policy", problems=home / "patterns",
         reward_model=home / "judge")  # fmt: skip
+
+
+def test_votes_may_not_count_what_was_followed(home: Path, tmp_path: Path) -> None:
+    """The answer of `instructions` is its verdict."""
+    rule = {"verifier": "instructions", "reference": {"constraints": [{"id": "no_commas"}]}}
+    problems = prepared(tmp_path / "rules", [{"prompt": f"{n}?", **rule} for n in "0123"], "problems")
+    parents = {"policy": [home / "policy"], "problems": [problems]}
+    refused("search", parents, SOME, tmp_path / "x" / "out", ContractError, "instructions names answers by")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "separator", "error", "complaint"),
+    [
+        ("exact", "ab", DataError, "no token of the policy holds the separator 'ab'"),
+        ("judge", ";", VerifierError, "POSTTRAIN_JUDGE_URL is not set"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_sampled(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verifier: str,
+    separator: str,
+    error: Any,
+    complaint: str,
+) -> None:
+    monkeypatch.delenv("POSTTRAIN_JUDGE_URL", raising=False)
+    monkeypatch.setattr(stage, "sample_problems", lambda *_: pytest.fail("sampled first"))
+    steps = [{"prompt": f"{n}?", "completions": ["a;", "b"], "labels": [1.0, 0.0]} for n in "0123"]
+    data = prepared(tmp_path / "steps", steps, "trajectories")
+    settings = {"max_steps": 1, "separator": separator}
+    judge = run("process_reward_model", tmp_path / "judge", settings, init=home / "policy", data=data)
+    reference: Any = {"criteria": "short"} if verifier == "judge" else "a"
+    rows = [{"prompt": "0?", "verifier": verifier, "reference": reference}]
+    problems = prepared(tmp_path / "asked", rows, "problems")
+    parents = {"policy": [home / "policy"], "problems": [problems], "process_reward_model": [judge]}
+    refused("search", parents, SOME | {"method": "beam"}, tmp_path / "x" / "out", error, complaint)
+
+
+def test_verifiers_see_the_last_message_as_everywhere_else() -> None:
+    reference = {"constraints": [{"id": "repeat_prompt"}]}
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say it."}]
+    asked = Problem(id="p", prompt=prompt, verifier="instructions", reference=reference)
+    said = [Completion("Say it. It.", [], [], "eos")]
+    assert [[verdict.score for verdict in each] for each in stage.judged([asked], [said])] == [[1.0]]
+    assert measure_all([asked], [said], [[]])[0].scores == [1.0]
