@@ -30,9 +30,9 @@ from posttrain.artifacts.trajectories import last_text, write_trajectories
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.prompts import check_prompts_fit
-from posttrain.generation.settings import sample_problems
+from posttrain.generation.settings import sample_problems, sampling
 from posttrain.generation.steps import AGGREGATES, separating_tokens
-from posttrain.generation.tokenizer import load_tokenizer
+from posttrain.generation.tokenizer import load_tokenizer, render_all
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import METHODS, Kind
@@ -75,11 +75,6 @@ def check_settings(settings: SearchSettings) -> None:
     """Samples must differ, and a beam must be kept."""
     if settings.temperature == 0:
         raise ConfigError("search: temperature=0 makes all samples the same; there is nothing to search, raise it")
-    if settings.method == "beam" and settings.backend != "transformers":
-        raise ConfigError(
-            f"search: backend={settings.backend} with method=beam, which stops and goes on at each step; use "
-            "backend=transformers"
-        )
     if settings.method == "beam" and settings.samples % settings.expand:
         raise ConfigError(
             f"search: samples={settings.samples} is not a multiple of expand={settings.expand}; beam keeps "
@@ -225,24 +220,20 @@ def beamed(
     from posttrain.components.search.beam import BeamSearch, given_up
 
     from posttrain.generation.process import StepScorer
-    from posttrain.generation.transformers import load_policy
 
+    policy = parents.one("policy")
+    tokenizer = load_tokenizer(policy.path)
+    longest = max(map(len, render_all(tokenizer, [problem.prompt for problem in problems])))
     scorer, combine = StepScorer(parents.all("process_reward_model")[0]), AGGREGATES[settings.aggregate]
 
     def score(prefixes: Sequence[tuple[Problem, str]]) -> list[float]:
         steps = scorer([(problem.prompt, text) for problem, text in prefixes])
         return [combine(each) if each else 0.0 for each in steps]
 
-    search = BeamSearch(
-        *load_policy(parents.one("policy").path),
-        score,
-        scorer.separator,
-        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        settings.expand,
-        settings.max_steps,
-        settings.batch_rows,
-    )
-    return [given_up(beam) for beam in search(problems, progress)], search.tokens
+    decoding = Decoding(**settings.model_dump(include=set(Decoding.model_fields)))
+    with sampling(policy, longest + settings.max_new_tokens, settings) as sample:
+        search = BeamSearch(sample, tokenizer, score, scorer.separator, decoding, settings.expand, settings.max_steps)
+        return [given_up(beam) for beam in search(problems, progress)], search.tokens
 
 
 STAGE = Stage(

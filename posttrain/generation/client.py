@@ -16,7 +16,7 @@ class Client:
     """Bound to one server; safe to use from many threads."""
 
     def __init__(self, url: str, timeout: float, at_once: int) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
         self._connections = connections(at_once, timeout, os.environ.get(KEY_VARIABLE, ""))
 
     def get(self, path: str) -> dict[str, Any]:

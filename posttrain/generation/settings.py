@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import Problem, Prompt
 from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.engine import Sampler
 from posttrain.generation.tokenizer import Tokens
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -74,8 +76,7 @@ def sample_prompts(
     Args:
         unit: what a prompt is, for the log.
     """
-    engine = import_module(f"posttrain.generation.{settings.backend}")
-    completions: list[list[Completion]] = engine.sample_policy(
+    completions: list[list[Completion]] = _engine(settings).sample_policy(
         policy,
         prompts,
         Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
@@ -83,3 +84,13 @@ def sample_prompts(
         lambda done, total: progress.update(done, total, unit),
     )
     return completions
+
+
+def sampling(policy: Artifact, longest: int, settings: SamplingSettings) -> AbstractContextManager[Sampler]:
+    """A policy that is loaded once, to sample from again and again; see `posttrain.generation.engine`."""
+    loaded: AbstractContextManager[Sampler] = _engine(settings).sampling(policy, longest, settings)
+    return loaded
+
+
+def _engine(settings: SamplingSettings) -> Any:
+    return import_module(f"posttrain.generation.{settings.backend}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from posttrain.components.search import stage
 from posttrain.components.search.beam import BeamSearch, given_up
 from posttrain.components.search.pick import Gap, best, softmax, vote
 
+from posttrain.artifacts.artifact import open_artifact
 from posttrain.artifacts.problems import Problem
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, ContractError, DataError, VerifierError
 from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.transformers import load_policy
+from posttrain.generation.settings import sampling
+from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.progress import Progress
+from posttrain.taxonomy import Kind
 from posttrain.verifiers import Verdict
 from posttrain.verifiers.verdict import NOT_FOUND, UNSCORABLE
+from tests.generation import vllm_parts as parts
 from tests.made import refused
 from tests.training.jobs import base, prepared, record, run
 
@@ -100,7 +105,8 @@ def test_every_method_makes_one_trace_a_problem(home: Path, tmp_path: Path, meth
 
 
 def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
-    model, tokenizer = load_policy(home / "policy")
+    policy = open_artifact(home / "policy", Kind.POLICY)
+    tokenizer = load_tokenizer(policy.path)
     problems = [Problem(id=n, prompt=f"{n}?", verifier="exact", reference="a") for n in "0123"]
     seen: list[str] = []
 
@@ -109,8 +115,11 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         return [text.count("a") / max(1, len(text)) for _, text in prefixes]
 
     decoding = Decoding(samples=16, max_new_tokens=10, seed=1)
-    search = BeamSearch(model, tokenizer, letters, ";", decoding, expand=4, most_steps=20, batch_rows=64)
-    found = search(problems, Progress("test"))
+    with sampling(policy, 12, stage.SearchSettings()) as sample:
+        search = BeamSearch(sample, tokenizer, letters, ";", decoding, expand=4, most_steps=20)
+        found = search(problems, Progress("test"))
+        short = BeamSearch(sample, tokenizer, letters, ";", decoding, expand=4, most_steps=1)
+        assert all(given_up(beam).finish != "stop" for beam in short(problems, Progress("test")))
     plain = sum(text.count("a") for text in seen) / sum(map(len, seen))
     for beam in found:
         assert beam.so_far.text.count("a") / max(1, len(beam.so_far.text)) == beam.score > plain
@@ -120,8 +129,6 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         tokens = beam.so_far.tokens[: -1 if ended else None]
         assert tokenizer.decode(tokens, skip_special_tokens=True) == beam.so_far.text
     assert search.tokens >= sum(len(beam.so_far.tokens) for beam in found)
-    short = BeamSearch(model, tokenizer, letters, ";", decoding, expand=4, most_steps=1, batch_rows=64)
-    assert all(given_up(beam).finish != "stop" for beam in short(problems, Progress("test")))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,6 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         ({"method": "best_of_n"}, ["judge", "steps_judge"], ContractError, "not reward_model and process_reward_model"),
         ({"method": "beam"}, ["judge"], ContractError, "takes one of process_reward_model, not reward_model"),
         ({"method": "beam", "expand": 3}, ["steps_judge"], ConfigError, "samples=4 is not a multiple of expand=3"),
-        ({"method": "beam", "backend": "vllm"}, ["steps_judge"], ConfigError, "backend=vllm with method=beam"),
         ({"method": "majority", "temperature": 0.0}, [], ConfigError, "temperature=0 makes all samples the same"),
         ({"method": "majority", "max_new_tokens": 200}, [], ContractError, "exceed the policy's context"),
     ],
@@ -144,6 +150,27 @@ def test_methods_and_judges_go_together(
     parents = {"policy": [home / "policy"], "problems": [home / "problems"]}
     parents |= {roles[judge]: [home / judge] for judge in judges}
     refused("search", parents, SOME | settings, tmp_path / "x" / "out", error, complaint)
+
+
+@pytest.mark.skipif(parts.REAL, reason="the attention of vLLM takes no heads as small as these")
+@pytest.mark.parametrize("backend", ["vllm", "server"])
+def test_beams_grow_with_every_engine(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", parts.module())
+    policy = open_artifact(home / "policy", Kind.POLICY)
+    with parts.serving(parts.Server(policy.path, [policy.digest[:12]], 128)) as server:
+        where = {"server_url": server.url} if backend == "server" else {}
+        settings = SOME | {"method": "beam", "backend": backend, "samples": 8} | where
+        parents = {
+            "policy": home / "policy",
+            "problems": home / "problems",
+            "process_reward_model": home / "steps_judge",
+        }
+        rows = read_trajectories(run("search", tmp_path / "out", settings, **parents))
+    assert len(rows) == 4 and {row["finish"] for row in rows} <= {"eos", "length"}
+    assert all(0 < len(row["logprobs"]) <= 8 for row in rows)
+    assert any(";" in row["completion"] for row in rows), "some went on after a step"
 
 
 def test_votes_may_not_tell_which_answer_is_right(home: Path, tmp_path: Path) -> None:

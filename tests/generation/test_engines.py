@@ -18,8 +18,8 @@ from posttrain.artifacts.artifact import Artifact, open_artifact
 from posttrain.artifacts.problems import read_problems
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, DataError, PolicyError, ServerError
-from posttrain.generation.decoding import Completion
-from posttrain.generation.settings import SamplingSettings, sample_prompts
+from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.settings import SamplingSettings, sample_prompts, sampling
 from posttrain.generation.tokenizer import render
 from posttrain.generation.transformers import load_policy
 from posttrain.progress import Progress
@@ -58,17 +58,26 @@ def url(policy: Artifact) -> Iterator[str]:
 
 
 @pytest.fixture
-def draw(policy: Artifact, url: str, monkeypatch: pytest.MonkeyPatch) -> Sampler:
-    """Samples as a stage does."""
+def chosen(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SamplingSettings]:
+    """Settings of a stage that samples, and the engines that they name."""
     if not parts.REAL:
         monkeypatch.setitem(sys.modules, "vllm", parts.module())
     for name, value in parts.ON_A_CPU.items():
         monkeypatch.setenv(name, value)
 
-    def sample(backend: str, prompts: list[Any], of: Artifact = policy, **values: Any) -> list[list[Completion]]:
+    def settings(backend: str, **values: Any) -> SamplingSettings:
         extra = {"server": {"server_url": url}, "vllm": {"vllm": {"enforce_eager": True}}}.get(backend, {})
-        settings = SamplingSettings(**{"backend": backend, "samples": 6, "max_new_tokens": 24, **extra, **values})
-        return sample_prompts(of, prompts, settings, Progress("test"), "prompt")
+        return SamplingSettings(**{"backend": backend, "samples": 6, "max_new_tokens": 24, **extra, **values})
+
+    return settings
+
+
+@pytest.fixture
+def draw(policy: Artifact, chosen: Callable[..., SamplingSettings]) -> Sampler:
+    """Samples as a stage does."""
+
+    def sample(backend: str, prompts: list[Any], of: Artifact = policy, **values: Any) -> list[list[Completion]]:
+        return sample_prompts(of, prompts, chosen(backend, **values), Progress("test"), "prompt")
 
     return sample
 
@@ -128,6 +137,25 @@ def test_token_ids_are_gone_on_from_as_they_are(policy: Artifact, draw: Sampler,
     begun = [prompt + tokens[:2] for prompt, tokens in zip(prompts, whole, strict=True)]
     gone_on = [rows[0].tokens for rows in draw(backend, begun, temperature=0, max_new_tokens=22)]
     assert gone_on == [tokens[2:] for tokens in whole]
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_loaded_policy_is_sampled_again_with_stops_and_rooms(
+    policy: Artifact, chosen: Callable[..., SamplingSettings], backend: str
+) -> None:
+    _, tokenizer = load_policy(policy.path, "cpu")
+    prompts = [render(tokenizer, prompt) for prompt in PROMPTS[:3]]
+    greedy = Decoding(samples=1, max_new_tokens=8, temperature=0)
+
+    def sampled(by: str) -> list[list[Completion]]:
+        with sampling(policy, CONTEXT, chosen(by)) as sample:
+            [[first], *_] = sample(prompts, greedy, (), [8, 8, 8])
+            return sample(prompts, greedy, first.tokens[1:2], [8, 2, 3])
+
+    theirs, ours = sampled(backend), sampled("transformers")
+    assert [(c.text, c.tokens, c.finish) for [c] in theirs] == [(c.text, c.tokens, c.finish) for [c] in ours]
+    assert theirs[0][0].finish == "stop" and len(theirs[0][0].tokens) <= 2
+    assert [len(c.tokens) <= room for [c], room in zip(theirs[1:], (2, 3), strict=True)] == [True, True]
 
 
 def test_a_seed_fixes_the_draws_in_process_and_on_a_server(draw: Sampler) -> None:
