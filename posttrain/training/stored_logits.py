@@ -52,30 +52,32 @@ def divergence(logits_NV: Tensor, ids_NK: Tensor, logprobs_NK: Tensor, temperatu
     return stored_N + torch.xlogy(rest_N, rest_N) - rest_N * ours_rest_N.log()
 
 
-def taught_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], stored: int, max_length: int) -> tuple[Any, int]:
-    """A `datasets.Dataset` of tokenised rows, `row` their index among those given, and how many were cut.
+def taught_rows(
+    tokenizer: Any, rows: Sequence[Mapping[str, Any]], stored: int, max_length: int
+) -> tuple[Any, list[int]]:
+    """A `datasets.Dataset` of tokenised rows, `row` their index among those given, and each given row's tokens.
 
     Args:
         stored: the longest sequence when the distributions were stored.
-        max_length: the longest now.
+        max_length: the longest now, no longer.
 
     Raises:
         ContractError: a row has other tokens than distributions were stored for.
     """
     from datasets import Dataset
 
-    whole, _ = training_tokens(tokenizer, rows, stored)
+    whole, lengths = training_tokens(tokenizer, rows, stored)
     for number, (row, encoded) in enumerate(zip(rows, whole, strict=True), start=1):
         if row[COLUMN] != len(encoded.completion):
             raise ContractError(
                 f"data row {number} has {len(encoded.completion)} completion tokens where {row[COLUMN]} were stored; "
                 "store them again with the stage teacher_logits"
             )
-    encoded_rows, cut = training_tokens(tokenizer, rows, max_length)
-    kept = [index for index, encoded in enumerate(encoded_rows) if encoded.completion]
-    taught = [encoded_rows[index] for index in kept]
+    shortened = [encoded._replace(ids=encoded.ids[:max_length]) for encoded in whole]
+    kept = [index for index, encoded in enumerate(shortened) if encoded.completion]
+    taught = [shortened[index] for index in kept]
     labels = [[IGNORED] * encoded.start + encoded.completion for encoded in taught]
-    return Dataset.from_dict({"input_ids": [encoded.ids for encoded in taught], "labels": labels, "row": kept}), cut
+    return Dataset.from_dict({"input_ids": [encoded.ids for encoded in taught], "labels": labels, "row": kept}), lengths
 
 
 class Collator:
