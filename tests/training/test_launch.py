@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from posttrain.report.page import Facts, Sample, Samples, Section, Table
 from posttrain.stage import Work
 from posttrain.training import handover
 from posttrain.training.launch import start
-from posttrain.training.ranks import summed
 from tests.training.jobs import SUMS, answered, base, prepared, record, run, weights
 
 STEPS = {"max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "seed": 3}
@@ -112,18 +110,6 @@ def test_a_signal_ends_the_whole_group(tmp_path: Path, number: signal.Signals, c
     assert agent.wait(60) == code
     left = [Path("/proc", file.read_text()) for file in files]
     wait_for(lambda: not any(process.exists() for process in left))
-
-
-def test_what_each_process_counted_is_added_up(tmp_path: Path) -> None:
-    counting = "import os, sys; from collections import Counter; from pathlib import Path\n"
-    counting += "import torch.distributed as group; from posttrain.training.ranks import summed\n"
-    counting += "group.init_process_group('gloo'); mine = Counter(rows=3 + int(os.environ['RANK']), unscorable=0)\n"
-    counting += (
-        "Path(sys.argv[1], os.environ['RANK']).write_text(str(dict(summed(mine)))); group.destroy_process_group()"
-    )
-    start(2, ["-c", counting, str(tmp_path)], tmp_path)
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["{'rows': 7, 'unscorable': 0}"] * 2
-    assert summed(Counter(rows=3)) == {"rows": 3}, "a process alone"
 
 
 SHARDED = """
