@@ -204,7 +204,7 @@ _TAKES = {
     "process_reward_model": {"init": "init", "data": "steps"},
     "distill": {"init": "init", "teacher": "teacher", "problems": "problems"},
     "distill logit_distillation": {"init": "init", "data": "stored"},
-    "distill gkd": {"init": "init", "teacher": "teacher", "data": "hints"},
+    "distill gkd": {"init": "init", "teacher": "teacher", "data": "demos"},
     "distill self_distillation": {"init": "init", "data": "hints"},
     "rl": {"init": "init", "problems": "problems"},
 }
@@ -218,12 +218,12 @@ def row(job: Job, parents: dict[str, Path], home: Path) -> None:
     settings = STEPS | job.settings
     os.environ[_SPREAD] = str(job.strategy in ("fsdp", "zero3"))
     halved = settings | {"batch_size": settings["batch_size"] // 2, "strategy": job.strategy}
-    started = time.monotonic()
-    alone = run(job.stage, home / "alone", settings, **given)
-    between = time.monotonic()
-    both = home / "both"
+    alone, both = home / "alone", home / "both"
     try:
         signal.alarm(_PATIENCE)
+        started = time.monotonic()
+        run(job.stage, alone, settings, **given)
+        between = time.monotonic()
         if job.nodes > 1:
             on_nodes(job, given, halved, both)
         else:

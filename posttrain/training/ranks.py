@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -77,6 +78,19 @@ def batch_mean(trainer: Any, losses_N: Any, items: Any) -> Any:
 def is_spread(model: Any) -> bool:
     """Whether no process holds the whole model: FSDP2 and ZeRO-3 give each a part of every weight."""
     return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters())
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Meanwhile each process has the whole weights of a model that ZeRO-3 has spread, for what goes around its hooks."""
+    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not spread:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(spread):
+        yield
 
 
 def spread_as(trainer: Any, model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A stage in a group of processes: the same training, one error, nothing left running."""
+"""A group of processes: one error, nothing left running, whole weights."""
 
 from __future__ import annotations
 
@@ -19,28 +19,6 @@ from posttrain.report.page import Facts, Sample, Samples, Section, Table
 from posttrain.stage import Work
 from posttrain.training import handover
 from posttrain.training.launch import start
-from tests.training.jobs import SUMS, answered, base, prepared, record, run, weights
-
-STEPS = {"max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "seed": 3}
-
-
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    init = base(tmp_path / "init", "llama")
-    data = prepared(tmp_path / "data", answered(SUMS), "trajectories")
-    alone = run("sft", tmp_path / "alone", STEPS | {"batch_size": 8}, init=init, data=data)
-    both = run("sft", tmp_path / "both", STEPS | {"batch_size": 4, "processes": 2}, init=init, data=data)
-    one, two = record(alone), record(both)
-    assert (one.facts["processes"], two.facts["processes"]) == (1, 2)
-    assert one.facts["global_batch"] == two.facts["global_batch"] == 8
-    assert (one.trace, one.counts) == (two.trace, two.counts)
-    assert two.environment.versions.keys() >= {"torch", "transformers", "trl"}
-    assert [value for _, value in one.curves["loss"]] == pytest.approx(
-        [value for _, value in two.curves["loss"]], abs=1e-5
-    )
-    before, mine, theirs = weights(init), weights(alone), weights(both)
-    moved = max(float((mine[name] - before[name]).abs().max()) for name in mine)
-    apart = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-    assert apart < 1e-3 * moved
 
 
 def test_work_comes_over_whole() -> None:

@@ -18,6 +18,9 @@ def both_ways(stage: str, home: Path, settings: dict[str, Any], batch: int, **pa
     alone = run(stage, home / "alone", STEPS | settings | {"batch_size": batch}, **parents)
     both = run(stage, home / "both", STEPS | settings | {"batch_size": batch // 2, "processes": 2}, **parents)
     one, two = record(alone), record(both)
+    assert (one.facts["processes"], two.facts["processes"]) == (1, 2)
+    assert one.facts["global_batch"] == two.facts["global_batch"] == batch
+    assert two.environment.versions.keys() >= {"torch", "transformers", "trl"}
     assert (one.trace, one.counts) == (two.trace, two.counts)
     assert one.curves.keys() == two.curves.keys()
     for name, points in one.curves.items():
