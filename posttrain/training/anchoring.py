@@ -63,7 +63,7 @@ class Anchored(_OwnObjective):
         super().__init__(*args, **kwargs)
         dtype = self.accelerator.unwrap_model(self.model).dtype  # type: ignore[attr-defined]
         frozen = AutoModelForCausalLM.from_pretrained(anchor, dtype=dtype, use_safetensors=True)
-        self._anchor = spread_as(self, frozen.requires_grad_(False))
+        self._anchor = spread_as(self, frozen)
         self._weight, self._dynamic = weight, dynamic
 
     def _objective(self, model: Forward, **inputs: Any) -> Any:

@@ -82,7 +82,7 @@ def is_spread(model: Any) -> bool:
 
 @contextmanager
 def gathered(model: Any) -> Iterator[None]:
-    """Meanwhile each process has the whole weights of a model that ZeRO-3 has spread, for what goes around its hooks."""
+    """Meanwhile every process has all weights of a model that ZeRO-3 has spread, for what goes around its hooks."""
     spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not spread:
         yield
@@ -97,11 +97,12 @@ def spread_as(trainer: Any, model: Any) -> Any:
     """A model that only scores, beside the one that is trained: placed and spread over processes as that one."""
     from trl.models import prepare_deepspeed, prepare_fsdp
 
+    model.requires_grad_(False).eval()
     if trainer.is_deepspeed_enabled:
         return prepare_deepspeed(model, trainer.accelerator)
     if trainer.is_fsdp_enabled:
         return prepare_fsdp(model, trainer.accelerator)
-    return trainer.accelerator.prepare_model(model.eval(), evaluation_mode=True)
+    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
 
 
 def whole_weights(model: Any, names: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
