@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import Any
 
 from posttrain.artifacts import provenance
@@ -15,21 +14,7 @@ from posttrain.training.staleness import MeasuresStaleness
 
 def measuring(trainer: type, *mixins: type) -> type:
     """The TRL online trainer with its staleness measured, and with other mixins, the outermost first."""
-    return type(trainer.__name__, (MeasuresStaleness, *mixins, SamplesTogether, trainer), {})
-
-
-class SamplesTogether:
-    """Mixin for a TRL online trainer: under FSDP every process goes on sampling until the last one is at its end.
-
-    A forward pass gathers weights from all processes. Transformers sees to it for ZeRO-3 and for models that it has
-    sharded itself, not for those of Accelerate: there the first process to end would leave the others waiting.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
-            model = self.model  # type: ignore[attr-defined]
-            model.generate = partial(model.generate, synced_gpus=True)
+    return type(trainer.__name__, (MeasuresStaleness, *mixins, trainer), {})
 
 
 def trace_of(trainer: Any, learner: str, bound: int) -> Trace:

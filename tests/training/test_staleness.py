@@ -18,8 +18,6 @@ from posttrain.training.staleness import expected_staleness
 class FakeTrainer:
     """TRL's schedule and nothing else: samples every so many forward passes, inside the pass that needs them."""
 
-    is_fsdp_enabled = False
-
     def __init__(self, batches_per_sampling: int, accumulation: int, rows: int, processes: int = 1) -> None:
         self.args = SimpleNamespace(per_device_train_batch_size=rows, world_size=processes)
         self.state = SimpleNamespace(global_step=0)
