@@ -39,6 +39,7 @@ from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
+from posttrain.training.ranks import is_main
 from posttrain.training.settings import TrainSettings
 
 _PAIR = ("prompt", "chosen", "rejected")
@@ -161,7 +162,7 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
     work.trace = provenance.offline((sampler for row in trajectories for sampler in samplers(row)), init.digest)
     work.counts = {"pairs": len(rows), "dropped": dropped}
     fitting = with_contrast(within(unseen, tokenizer, limit))
-    if fitting:
+    if fitting and is_main():
         judge(work, fitting, [out, *(member.path for member in parents.all("members"))], settings.seed)
     work.counts |= {"unseen": len(fitting), "unseen_dropped": len(unseen) - len(fitting)}
     return work

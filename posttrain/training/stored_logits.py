@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from posttrain.artifacts.topk import COLUMN, TopK
 from posttrain.errors import ContractError
+from posttrain.training.ranks import batch_mean, mean_of_all
 from posttrain.training.tokens import training_tokens
 
 if TYPE_CHECKING:
@@ -140,12 +141,8 @@ class LearnsStoredLogits:
             logits_NV, inputs["teacher_ids"], inputs["teacher_logprobs"], self._temperature, self._bucket
         )
         hard_N = cross_entropy(logits_NV, labels[taught], reduction="none")
-        total = ((1 - self._hard_weight) * soft_N + self._hard_weight * hard_N).sum()
-        loss = total / (taught.sum() if num_items_in_batch is None else num_items_in_batch)
-        accelerator, args = self.accelerator, self.args  # type: ignore[attr-defined]
-        if args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * accelerator.num_processes  # DDP averages gradients; the tokens are those of every process
+        loss = batch_mean(self, (1 - self._hard_weight) * soft_N + self._hard_weight * hard_N, num_items_in_batch)
         metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[attr-defined]
         for name, value_N in (("divergence", soft_N), ("nll", hard_N)):
-            metrics[name].append(float(accelerator.gather_for_metrics(value_N.detach().mean()).mean()))
+            metrics[name].append(float(mean_of_all(self.accelerator, value_N)))  # type: ignore[attr-defined]
         return (loss, outputs) if return_outputs else loss
