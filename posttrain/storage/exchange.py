@@ -43,20 +43,34 @@ def fetch(uri: str, scratch: Path) -> Path:
 def publish(directory: Path, uri: str) -> None:
     """Put an artifact at `uri`; its record goes last, so what has a record is whole.
 
+    A link to a file is published as the file: models in Hugging Face's cache are made of such links.
+
     Raises:
+        DataError: a link to a directory or to nothing, or something that is no file, lies in the directory.
         StorageError: the store failed or refused.
         ContractError: something else is there already (local).
     """
-    place = parse(uri)
+    place, files = parse(uri), _files(directory)
     if place.scheme == "file":
         with whole_or_nothing(Path(place.path)) as scratch:
             shutil.copytree(directory, scratch, dirs_exist_ok=True)
         return
     store = open_store(uri)
-    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     last = {name: files.pop(name) for name in (RECORD_FILE,) if name in files}
     store.put(files)
     store.put(last)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Name → file of all that is published."""
+    files = {}
+    for path in directory.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(directory).as_posix()] = path
+        elif path.is_symlink() or not path.is_dir():
+            kind = "a link to a directory or to nothing" if path.is_symlink() else "no file"
+            raise DataError(f"{path}: {kind} cannot be published; put the files themselves there, or remove it")
+    return files
 
 
 def read_text(uri: str) -> str | None:
