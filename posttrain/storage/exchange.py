@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 
 from posttrain.artifacts.artifact import whole_or_nothing
 from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.errors import DataError
-from posttrain.storage.store import open_object, open_store
+from posttrain.storage.cache import cache_from, key_of
+from posttrain.storage.store import Entry, Store, open_object, open_store
 from posttrain.storage.uris import parse
 
 
@@ -17,7 +19,8 @@ def fetch(uri: str, scratch: Path) -> Path:
 
     Args:
         uri: a path, `file://…` or `s3://bucket/key-or-prefix`.
-        scratch: a directory for downloads; local URIs are used where they are.
+        scratch: a directory for downloads; local URIs are used where they are, and what the node's cache keeps
+            (`cache.py`) there: do not change it.
 
     Raises:
         DataError: nothing is there.
@@ -29,15 +32,33 @@ def fetch(uri: str, scratch: Path) -> Path:
         if not path.exists():
             raise DataError(f"{uri}: no such file or directory; check the path, also inside the container")
         return path
-    target = scratch / PurePosixPath(place.path).name
-    store = open_store(uri)
-    names = [entry.name for entry in store.list()]
-    if names:
-        store.get({name: target / name for name in names})
-    else:
-        above, name = open_object(uri)
-        above.get({name: target})
-    return target
+    store, files = _objects(uri, place.path)
+    cache, name = cache_from(os.environ), PurePosixPath(place.path).name
+
+    def fill(directory: Path) -> None:
+        store.get({entry.name: directory / path for entry, path in files})
+
+    if cache:
+        entries = [entry for entry, _ in files]
+        kept = cache.fetched(key_of(store, entries, name), sum(entry.size for entry in entries), fill)
+        if kept:
+            return kept / name
+    fill(scratch)
+    return scratch / name
+
+
+def _objects(uri: str, path: str) -> tuple[Store, list[tuple[Entry, PurePosixPath]]]:
+    """What lies at a URI, and where it goes: the objects below a prefix, or the one that has the key."""
+    store, called = open_store(uri), PurePosixPath(PurePosixPath(path).name)
+    below = [(entry, called / entry.name) for entry in store.list()]
+    if below:
+        return store, below
+    above, name = open_object(uri)
+    for entry in above.list(name):
+        if entry.name == name:  # before all others that begin so
+            return above, [(entry, called)]
+        break
+    raise DataError(f"{uri}: nothing there; check bucket and key")
 
 
 def publish(directory: Path, uri: str) -> None:
