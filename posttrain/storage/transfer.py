@@ -38,10 +38,10 @@ class _Fetch:
 
     key: str
     path: Path
-    size: int
-    etag: str
-    checksum: str  # empty where the store keeps none of the whole
     partial: Path  # the file until it is whole
+    size: int = 0
+    etag: str = ""
+    checksum: str = ""  # stays so where the store keeps none of the whole
     parts: list[tuple[int, Future[int]]] = field(default_factory=list)
 
 
@@ -65,13 +65,11 @@ class Transfer:
 
     def get(self, files: Mapping[str, Path]) -> None:
         """Fetch objects, by key, into files that get their names when all are whole and compared."""
-        fetches: list[_Fetch] = []
+        fetches = [_Fetch(key, path, path.with_name(f"{PARTIAL}{uuid4().hex}")) for key, path in files.items()]
         try:
             with Workers(self._connections, self._patience) as workers:
-                fetches = workers.all(self._about, files.items())
+                workers.all(self._prepare, fetches)
                 size = part_size((fetch.size for fetch in fetches), self._connections)
-                for fetch in fetches:
-                    _preallocate(fetch.partial, fetch.size)
                 for fetch in fetches:
                     self._fetch(workers, fetch, size)
                 workers.join()
@@ -110,12 +108,19 @@ class Transfer:
 
     # Fetching
 
-    def _about(self, item: tuple[str, Path]) -> _Fetch:
+    def _prepare(self, fetch: _Fetch) -> None:
+        """Ask what the object is, and take all the room for it, so that a full disk is known before it is fetched."""
+        head = self._head(fetch.key)
+        fetch.size, fetch.etag = head["ContentLength"], head["ETag"]
+        whole = head.get("ChecksumCRC64NVME", "")
+        fetch.checksum = "" if "-" in whole else whole  # some stores keep one of the parts' checksums, so marked
+        _preallocate(fetch.partial, fetch.size)
+
+    def _head(self, key: str) -> Any:
         from botocore.exceptions import ClientError
 
-        key, path = item
         try:
-            head = self._ask("head_object", key, ChecksumMode="ENABLED")
+            return self._ask("head_object", key, ChecksumMode="ENABLED")
         except ClientError as error:
             if may_pass(error):
                 raise
@@ -124,9 +129,6 @@ class Transfer:
             if not absent(error):
                 raise
             raise DataError(f"s3://{self._bucket}/{key}: nothing there; check bucket and key") from error
-        whole = head.get("ChecksumCRC64NVME", "")  # some stores keep one of the parts' sums, marked by their number
-        partial = path.with_name(f"{PARTIAL}{uuid4().hex}")
-        return _Fetch(key, path, head["ContentLength"], head["ETag"], "" if "-" in whole else whole, partial)
 
     def _fetch(self, workers: Workers, fetch: _Fetch, size: int) -> None:
         fetch.parts = [
@@ -244,9 +246,8 @@ def _stretches(whole: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _preallocate(path: Path, size: int) -> None:
-    """Take all the room at once, so that a full disk is known before anything is fetched."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file, _named(path):
+    with path.open("wb") as file, _named(path):
         if size:
             os.posix_fallocate(file.fileno(), 0, size)
 
