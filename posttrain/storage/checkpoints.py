@@ -37,8 +37,9 @@ class Checkpoints(History):
     """One run's checkpoints, as the run sees them.
 
     The first process of a group calls `claim`, then `newest`, and `commit` for each checkpoint; every process `restore`
-    and `add`. What `newest` returned last is what the run goes on from: later checkpoints, which it passed over as
-    damaged or did not want to know of, are set aside.
+    and `add`. What `newest` returned last is what the run goes on from: the later ones that it passed over as damaged
+    are set aside, so that their steps can be made again. A run that never asked begins anew: its first commit sets
+    aside all that was there.
     """
 
     def __init__(self, store: Store, identity: Identity, keep: Retention = USUAL) -> None:
@@ -47,6 +48,7 @@ class Checkpoints(History):
         self.skipped: list[str] = []  # why `newest` passed over what is newer
         self._base: Manifest | None = None  # what the owner's next checkpoint comes after
         self._added: dict[str, FileRef] = {}  # SHA-256 → what this process restored, or added last
+        self._left: list[int] = []  # steps to be set aside by the first commit, unless `newest` is asked
         self._loose: int | None = None  # steps in no segment of the index; None until the first commit
 
     # --- reading ---
@@ -58,7 +60,8 @@ class Checkpoints(History):
             before: only of earlier steps: the next to try where `restore` found one to be damaged.
         """
         self.skipped, self._base = [], None
-        for step in reversed(numbers(self.store, COMMITS)):
+        steps = numbers(self.store, COMMITS)
+        for step in reversed(steps):
             if before is not None and step >= before:
                 continue
             manifest = self._look_up(step)
@@ -73,7 +76,8 @@ class Checkpoints(History):
                 self._base = manifest
                 break
         if self._claim is not None:
-            self._set_aside(self._base.step if self._base else -1)
+            self._left = []
+            self._set_aside([step for step in steps if self._base is None or step > self._base.step])
         return self._base
 
     def restore(self, manifest: Manifest, directory: Path, names: Callable[[str], bool] = lambda name: True) -> None:
@@ -91,7 +95,8 @@ class Checkpoints(History):
             ContractError: it holds checkpoints of another run; the message names the differences.
         """
         mark(self.store)
-        for step in reversed(numbers(self.store, COMMITS)):
+        self._left = numbers(self.store, COMMITS)
+        for step in reversed(self._left):
             if manifest := self._look_up(step):
                 if manifest.identity != self.identity:
                     raise ContractError(
@@ -151,9 +156,8 @@ class Checkpoints(History):
         Raises:
             FencedError: another run has become the writer.
         """
-        if self._loose is None:
-            self._set_aside(self._base.step if self._base else -1)
-        number = self._own()
+        self._set_aside(self._left)
+        self._left, number = [], self._own()
         manifest = Manifest(
             step=step,
             files=dict(files),
@@ -184,7 +188,7 @@ class Checkpoints(History):
                     return other
             except DataError:
                 pass
-            self._set_aside(manifest.step - 1)
+            self._set_aside([manifest.step])
         return manifest
 
     def _own(self) -> int:
@@ -203,19 +207,18 @@ class Checkpoints(History):
             )
         return self._claim
 
-    def _set_aside(self, after: int) -> None:
-        """Take away the manifests of later steps; only the owner may."""
-        later = [step for step in numbers(self.store, COMMITS) if step > after]
-        if not later:
+    def _set_aside(self, steps: list[int]) -> None:
+        """Take manifests away that were there a moment ago; had a newer run made some of them, its claim shows."""
+        if not steps:
             return
-        number = self._own()  # looked at after the list: had a newer run committed some of these, it shows
-        for step in later:
+        number = self._own()
+        for step in steps:
             content = self.store.read(commit_name(step))
             if content is not None:
                 self.store.create(f"{ASIDE}{step:010}-{number:06}.json", content)
             self._known.pop(step, None)
-        index.forget(self.store, later)
-        self.store.delete([commit_name(step) for step in later])
+        index.forget(self.store, steps)
+        self.store.delete([commit_name(step) for step in steps])
 
     def _index(self) -> None:
         """Write a segment of the index if enough steps are in none."""
