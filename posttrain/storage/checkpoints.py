@@ -64,7 +64,7 @@ class Checkpoints(History):
         for step in reversed(steps):
             if before is not None and step >= before:
                 continue
-            manifest = self._look_up(step)
+            manifest = self.manifest(step)
             if manifest is None:
                 if step in self.unreadable:
                     self.skipped.append(self.unreadable[step])
@@ -97,7 +97,7 @@ class Checkpoints(History):
         mark(self.store)
         self._left = numbers(self.store, COMMITS)
         for step in reversed(self._left):
-            if manifest := self._look_up(step):
+            if manifest := self.manifest(step):
                 if manifest.identity != self.identity:
                     raise ContractError(
                         f"{self.store.uri}: holds checkpoints of another run ({_told(self.identity, manifest)}); "
@@ -139,7 +139,7 @@ class Checkpoints(History):
         if self._claim is not None:
             return self._base
         steps = numbers(self.store, COMMITS)
-        return self._look_up(steps[-1]) if steps else None
+        return self.manifest(steps[-1]) if steps else None
 
     def commit(
         self,
@@ -229,7 +229,7 @@ class Checkpoints(History):
             steps = [s for s in numbers(self.store, COMMITS) if not any(a <= s <= b for a, b in spans)]
             self._loose = len(steps)
             if len(steps) >= index.SEGMENT:
-                manifests = [manifest for manifest in side_by_side(self._look_up, steps) if manifest]
+                manifests = [manifest for manifest in side_by_side(self.manifest, steps) if manifest]
                 index.write_segment(self.store, manifests)
                 self._loose = 0
 

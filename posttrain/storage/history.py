@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -57,10 +58,10 @@ class History:
         self._known = {step: manifest for step, manifest in self._known.items() if step in steps}
         if len(steps - self._known.keys()) > index.SEGMENT // 4:
             self._known |= {s: m for s, m in index.read_index(self.store).items() if s in steps - self._known.keys()}
-        side_by_side(self._look_up, sorted(steps - self._known.keys()))
+        side_by_side(self.manifest, sorted(steps - self._known.keys()))
         return [self._known[step] for step in sorted(self._known)]
 
-    def _look_up(self, step: int) -> Manifest | None:
+    def manifest(self, step: int) -> Manifest | None:
         """The manifest of a step; None, and an entry in `unreadable` if it is there, where it cannot be had."""
         name = commit_name(step)
         content = self.store.read(name)
@@ -194,7 +195,7 @@ class History:
         These are half-written uploads, blobs of checkpoints that were never committed, checkpoints that were set
         aside, and claims that a newer one has ended.
         """
-        before = store_time(self.store) - self.keep.grace
+        before = (time.time() if dry else store_time(self.store)) - self.keep.grace
         blobs = list(self.store.list(BLOBS))  # before the manifests: what is committed meanwhile must count as used
         aside = {entry.name: entry for entry in self.store.list(ASIDE)}
         old = [name for name, entry in aside.items() if entry.modified < before - _ASIDE * self.keep.grace]

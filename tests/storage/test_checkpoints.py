@@ -14,6 +14,7 @@ from posttrain.storage.manifest import Identity, World
 from posttrain.storage.retention import USUAL, Retention
 from posttrain.storage.store import open_store
 from tests.s3 import BUCKET, s3, s3_server
+from tests.storage.writers import race
 
 __all__ = ["s3", "s3_server"]
 pytestmark = pytest.mark.xdist_group("s3")
@@ -358,7 +359,7 @@ def test_an_index_says_what_the_manifests_say(store, monkeypatch):
     assert len(index.segments(store)) == 2
     alone = History(store)
     read = []
-    monkeypatch.setattr(alone, "_look_up", lambda step, look=alone._look_up: (read.append(step), look(step)))
+    monkeypatch.setattr(alone, "manifest", lambda step, look=alone.manifest: (read.append(step), look(step)))
     assert alone.manifests() == run.manifests()
     assert read == [9, 10]
     assert run.prune().steps == list(range(1, 9))
@@ -408,3 +409,9 @@ def test_a_name_that_leads_out_is_refused(disk, tmp_path, name):
 def test_a_retention_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ConfigError):
         Retention(**wrong)
+
+
+def test_of_two_processes_one_makes_each_step(store):
+    ends = race(store.uri, rounds=4)
+    assert ends["won"] == 4
+    assert ends.total() == 8
