@@ -77,7 +77,8 @@ class Checkpoints(History):
                 break
         if self._claim is not None:
             self._left = []
-            self._set_aside([step for step in steps if self._base is None or step > self._base.step])
+            last = self._base.step if self._base else -1
+            self._set_aside([step for step in steps if step > last], last)
         return self._base
 
     def restore(self, manifest: Manifest, directory: Path, names: Callable[[str], bool] = lambda name: True) -> None:
@@ -156,7 +157,8 @@ class Checkpoints(History):
         Raises:
             FencedError: another run has become the writer.
         """
-        self._set_aside(self._left)
+        if self._base is None and self._loose is None:
+            self._set_aside(self._left, -1)
         self._left, number = [], self._own()
         manifest = Manifest(
             step=step,
@@ -188,7 +190,7 @@ class Checkpoints(History):
                     return other
             except DataError:
                 pass
-            self._set_aside([manifest.step])
+            self._set_aside([manifest.step], manifest.step - 1)
         return manifest
 
     def _own(self) -> int:
@@ -207,18 +209,18 @@ class Checkpoints(History):
             )
         return self._claim
 
-    def _set_aside(self, steps: list[int]) -> None:
-        """Take manifests away that were there a moment ago; had a newer run made some of them, its claim shows."""
+    def _set_aside(self, steps: list[int], after: int) -> None:
+        """Take manifests away that were there a moment ago, all later than a step that this run goes on from."""
+        index.forget(self.store, after)
         if not steps:
             return
-        number = self._own()
+        number = self._own()  # had a newer run made some of them meanwhile, its claim shows
         for step in steps:
             content = self.store.read(commit_name(step))
             if content is not None:
                 self.store.create(f"{ASIDE}{step:010}-{number:06}.json", content)
             self._known.pop(step, None)
-        index.forget(self.store, steps)
-        self.store.delete([commit_name(step) for step in steps])
+        self._delete([commit_name(step) for step in steps])
 
     def _index(self) -> None:
         """Write a segment of the index if enough steps are in none."""
