@@ -17,11 +17,12 @@ import json
 import os
 import platform
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from posttrain.errors import ContractError, DataError, FencedError
+from posttrain.errors import ContractError, DataError, FencedError, StorageError
 from posttrain.storage import index
 from posttrain.storage.history import History
 from posttrain.storage.index import side_by_side
@@ -48,6 +49,7 @@ class Checkpoints(History):
         self.skipped: list[str] = []  # why `newest` passed over what is newer
         self._base: Manifest | None = None  # what the owner's next checkpoint comes after
         self._added: dict[str, FileRef] = {}  # SHA-256 → what this process restored, or added last
+        self._since: float | None = None  # when the first file since the last commit was added
         self._left: list[int] = []  # steps to be set aside by the first commit, unless `newest` is asked
         self._loose: int | None = None  # steps in no segment of the index; None until the first commit
 
@@ -116,6 +118,7 @@ class Checkpoints(History):
 
         One checkpoint is made at a time: what a process adds is for the next commit.
         """
+        self._since = self._since or time.monotonic()
         tag = secrets.token_hex(6)
         fresh = {name: _reference(source, tag) for name, source in files.items()}
         shared = self._shared(fresh.values())
@@ -156,6 +159,7 @@ class Checkpoints(History):
 
         Raises:
             FencedError: another run has become the writer.
+            StorageError: sending took so long that files may have been swept as left behind, and some were.
         """
         if self._base is None and self._loose is None:
             self._set_aside(self._left, -1)
@@ -169,10 +173,22 @@ class Checkpoints(History):
             claim=number,
             time=datetime.now(UTC),
         )
+        self._refuse_swept(manifest)
         there = self._created(manifest)
         self._base = self._known[step] = there
         self._index()
         return there == manifest
+
+    def _refuse_swept(self, manifest: Manifest) -> None:
+        """After half the grace time, see whether everything is still there."""
+        since, self._since = self._since, None
+        if since is None or time.monotonic() - since < self.keep.grace / 2:
+            return
+        if lacking := self.lacking(manifest):
+            raise StorageError(
+                f"{self.store.uri}: sending checkpoint {manifest.step} took so long that it was swept meanwhile "
+                f"({'; '.join(lacking)}); prune with a longer grace"
+            )
 
     def _created(self, manifest: Manifest) -> Manifest:
         """The checkpoint that is there in the end: this one, or another run's of the same step."""

@@ -57,9 +57,10 @@ class History:
         steps = set(numbers(self.store, COMMITS))
         self.unreadable = {}
         self._known = {step: manifest for step, manifest in self._known.items() if step in steps}
-        if len(steps - self._known.keys()) > index.SEGMENT // 4:
-            self._known |= {s: m for s, m in index.read_index(self.store).items() if s in steps - self._known.keys()}
-        side_by_side(self.manifest, sorted(steps - self._known.keys()))
+        unknown = steps - self._known.keys()
+        if len(unknown) > index.SEGMENT // 4:
+            self._known |= {step: m for step, m in index.read_index(self.store).items() if step in unknown}
+        side_by_side(self.manifest, sorted(unknown - self._known.keys()))
         return [self._known[step] for step in sorted(self._known)]
 
     def manifest(self, step: int) -> Manifest | None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from posttrain.errors import FENCED, ConfigError, ContractError, DamagedError, DataError, FencedError
+from posttrain.errors import FENCED, ConfigError, ContractError, DamagedError, DataError, FencedError, StorageError
 from posttrain.storage import history, index
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.history import History
@@ -337,6 +337,17 @@ def test_sweeping_removes_what_the_dead_left_and_nothing_young(store):
     assert swept.sweep() == 2  # a blob and the first claim
     assert len(blobs(store)) == 2
     assert [run.verify(manifest) for manifest in run.manifests()] == [[], []]
+
+
+def test_a_checkpoint_that_was_swept_while_it_was_sent_is_not_committed(disk):
+    run = writer(disk, Retention(grace=0))
+    pending = run.add({"weights": pieces(b"slow")})
+    time.sleep(0.01)
+    assert History(disk, Retention(grace=0)).sweep() == 1
+    with pytest.raises(StorageError, match=r"took so long that it was swept meanwhile \(weights: is missing\)"):
+        run.commit(1, pending)
+    assert steps(run) == []
+    assert save(run, 1)
 
 
 def test_what_was_set_aside_keeps_its_blobs_for_a_day(disk, monkeypatch):
