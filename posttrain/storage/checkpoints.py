@@ -187,7 +187,7 @@ class Checkpoints(History):
         if lacking := self.lacking(manifest):
             raise StorageError(
                 f"{self.store.uri}: sending checkpoint {manifest.step} took so long that it was swept meanwhile "
-                f"({'; '.join(lacking)}); prune with a longer grace"
+                f"({'; '.join(lacking)}); start again: what is sent within {self.keep.grace:.0f} s is never swept"
             )
 
     def _created(self, manifest: Manifest) -> Manifest:
