@@ -195,15 +195,13 @@ class Checkpoints(History):
         name, content = commit_name(manifest.step), manifest.encoded()
         while not self.store.create(name, content):
             there = self.store.read(name)
-            if there == content:  # it was made, and the answer lost
-                break
             self._own()
-            if there is None:
+            if there is None:  # removed since
                 continue
             try:
                 other = decoded(there, name)
                 if other.identity == self.identity and not self.lacking(other):
-                    return other
+                    return other  # equal to this one if the store's answer was lost
             except DataError:
                 pass
             self._set_aside([manifest.step], manifest.step - 1)

@@ -117,6 +117,21 @@ def test_what_somebody_removed_is_sent_again(disk):
     assert Checkpoints(disk, IDENTITY).newest().step == 2
 
 
+def test_what_was_never_committed_is_sent_again(disk):
+    run = writer(disk)
+    save(run, 1, model=b"another")
+    refs = [run.add({"model": pieces(BIG)})["model"] for _ in range(2)]
+    assert refs[0].blob != refs[1].blob
+
+
+def test_a_step_whose_checkpoint_is_damaged_is_made_again(disk):
+    run = writer(disk)
+    save(run, 1)
+    disk.delete(blobs(disk))
+    assert save(run, 1)
+    assert run.verify(run.newest()) == []
+
+
 def test_bytes_that_return_are_a_new_copy(disk):
     run = writer(disk)
     for step, content in ((1, BIG), (2, b"other"), (3, BIG)):
@@ -138,6 +153,12 @@ def test_a_stale_writer_is_told(store):
 def test_of_two_that_passed_the_look_one_makes_the_step(store, monkeypatch):
     stale, newer = writer(store), writer(store)
     assert save(newer, 5, weights=b"newer")
+    own = stale._own
+    looks = iter([lambda: 1, own])
+    with monkeypatch.context() as patched:
+        patched.setattr(stale, "_own", lambda: next(looks)())
+        with pytest.raises(FencedError):
+            save(stale, 5, weights=b"stale")
     monkeypatch.setattr(stale, "_own", lambda: 1)
     assert not save(stale, 5, weights=b"stale")
     (there,) = History(store).manifests()
