@@ -1,6 +1,7 @@
 """Checkpoints in a store: do they stay quick as they grow many, and does one of two writers win each step?
 
     PYTHONPATH=. python benchmarks/checkpoints.py [--checkpoints 10000] [--rounds 100] [--only growth|writers]
+        [--where disk|versitygw]
 
 Both on a disk and on versitygw on loopback. Growth fills a prefix with checkpoints, by the library itself, of a blob
 each and one that all share; then it does, each in a process that has seen nothing: listing all (`manifests`), resuming
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--only", choices=["growth", "writers"])
+    parser.add_argument("--where", choices=["disk", "versitygw"])
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.work:
@@ -100,6 +102,8 @@ def main() -> None:
         return
     with stores() as places:
         for where, uri in places.items():
+            if chosen.where not in (None, where):
+                continue
             print(f"{where}, load {os.getloadavg()[0]:.1f}", flush=True)
             if chosen.only != "growth":
                 started = time.monotonic()
