@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 USER_ERROR = 2  # the shell's "misused": wrong data, wrong setting; a retry would fail the same way
 RETRYABLE = 75  # sysexits.h EX_TEMPFAIL: storage or network failed; try again
+FENCED = 76  # another run writes these checkpoints now: this one stops, and must not be tried again
 
 
 class PosttrainError(Exception):
@@ -57,6 +58,16 @@ class StorageError(PosttrainError, OSError):
     """Reading or writing an object failed; a retry may help."""
 
     exit_code = RETRYABLE
+
+
+class DamagedError(DataError):
+    """What is stored is not what was put there: an object is missing, cut short, or holds other bytes."""
+
+
+class FencedError(PosttrainError, RuntimeError):
+    """A newer run has become the writer of the checkpoints that this one writes."""
+
+    exit_code = FENCED
 
 
 class GroupError(PosttrainError, RuntimeError):
