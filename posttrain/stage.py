@@ -27,8 +27,11 @@ from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.taxonomy import METHODS, Kind
+from posttrain.training.settings import CHECKPOINT_SETTINGS
 
 IMAGE_VARIABLE = "POSTTRAIN_IMAGE"
+# Settings that a record says elsewhere, or that change nothing of what is made.
+_NOT_PARAMETERS = {"name", "role", "also", *CHECKPOINT_SETTINGS}
 _RECORDED_LIBRARIES = (
     "posttrain",
     "torch",
@@ -275,7 +278,7 @@ def _record(
             ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
             for role, parent in parents.items()
         ],
-        parameters=settings.model_dump(mode="json", exclude={"name", "role", "also"}),
+        parameters=settings.model_dump(mode="json", exclude=_NOT_PARAMETERS),
         facts=work.facts,
         metrics=work.metrics,
         counts=work.counts,
