@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 USER_ERROR = 2  # the shell's "misused": wrong data, wrong setting; a retry would fail the same way
 RETRYABLE = 75  # sysexits.h EX_TEMPFAIL: storage or network failed; try again
+PREEMPTED = 85  # told to end, and everything is kept: start it again and it goes on
+FENCED = 86  # another process took the run over; a retry would take it back
 
 
 class PosttrainError(Exception):
@@ -57,6 +59,22 @@ class StorageError(PosttrainError, OSError):
     """Reading or writing an object failed; a retry may help."""
 
     exit_code = RETRYABLE
+
+
+class DamagedError(PosttrainError, ValueError):
+    """A stored checkpoint is not what was written; an earlier one may be."""
+
+
+class FencedError(PosttrainError, RuntimeError):
+    """Another process has begun to write where this one does; it must not go on."""
+
+    exit_code = FENCED
+
+
+class Preempted(PosttrainError):  # noqa: N818  # nothing went wrong
+    """The process was told to end, as a preempted pod is, and did so with all that it had done kept."""
+
+    exit_code = PREEMPTED
 
 
 class GroupError(PosttrainError, RuntimeError):

@@ -131,6 +131,7 @@ class Stage(Generic[AnySettings]):
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
+    contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""
