@@ -12,7 +12,7 @@ from collections.abc import Iterable
 USER_ERROR = 2  # the shell's "misused": wrong data, wrong setting; a retry would fail the same way
 RETRYABLE = 75  # sysexits.h EX_TEMPFAIL: storage or network failed; try again
 PREEMPTED = 85  # told to end, and everything is kept: start it again and it goes on
-FENCED = 86  # another process took the run over; a retry would take it back
+FENCED = 76  # another run writes these checkpoints now: this one stops, and must not be tried again
 
 
 class PosttrainError(Exception):
@@ -61,12 +61,12 @@ class StorageError(PosttrainError, OSError):
     exit_code = RETRYABLE
 
 
-class DamagedError(PosttrainError, ValueError):
-    """A stored checkpoint is not what was written; an earlier one may be."""
+class DamagedError(DataError):
+    """What is stored is not what was put there: an object is missing, cut short, or holds other bytes."""
 
 
 class FencedError(PosttrainError, RuntimeError):
-    """Another process has begun to write where this one does; it must not go on."""
+    """A newer run has become the writer of the checkpoints that this one writes."""
 
     exit_code = FENCED
 
