@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from posttrain.errors import DataError, StorageError
-from posttrain.storage.store import Entry, Source, checked_name
-
-_PARTIAL = ".partial-"
+from posttrain.storage.store import PARTIAL, Entry, Source, checked_name
 
 
 class LocalStore:
@@ -24,11 +24,13 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """See `Store`."""
-        top = self._root / prefix.rpartition("/")[0]
-        with self._errors():
-            found = {path.relative_to(self._root).as_posix(): path for path in top.rglob("*") if path.is_file()}
+        folder, _, start = prefix.rpartition("/")
+        with self._errors():  # only what starts so is looked at: a folder may hold ten thousands of files
+            heads = (self._root / folder).glob(f"{glob.escape(start)}*")
+            paths = chain.from_iterable(head.rglob("*") if head.is_dir() else [head] for head in heads)
+            found = {path.relative_to(self._root).as_posix(): path for path in paths if path.is_file()}
         for name in sorted(found):
-            if name.startswith(prefix) and not found[name].name.startswith(_PARTIAL):
+            if name.startswith(prefix) and not found[name].name.startswith(PARTIAL):
                 try:
                     about = found[name].stat()
                 except FileNotFoundError:  # removed since
@@ -66,7 +68,7 @@ class LocalStore:
                 raise DataError(f"{self.uri}/{name}: no such file")
             with self._errors():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f"{_PARTIAL}{path.name}")
+                partial = path.with_name(f"{PARTIAL}{path.name}")
                 shutil.copyfile(self._path(name), partial)
                 partial.replace(path)
 
@@ -93,7 +95,7 @@ class LocalStore:
         """See `Store`."""
         swept, before = 0, time.time() - older
         with self._errors():
-            for path in self._root.rglob(f"{_PARTIAL}*"):
+            for path in self._root.rglob(f"{PARTIAL}*"):
                 if path.stat().st_mtime < before:
                     path.unlink(missing_ok=True)
                     swept += 1
@@ -107,7 +109,7 @@ class LocalStore:
         """A file to be written beside the object, and gone afterwards."""
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=target.parent)
+        descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=target.parent)
         os.close(descriptor)
         try:
             yield Path(partial)
