@@ -193,7 +193,8 @@ def _last_metrics(trainer: Any) -> dict[str, float]:
 def _give_way() -> None:
     """Have Linux run this thread after those that train, where there are not enough cores for both."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + 10))
 
 
 @contextmanager
