@@ -144,6 +144,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
             init,
             out,
             progress,
+            counted=counts,
             **arguments,
             **rewards,
         )

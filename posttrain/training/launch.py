@@ -30,7 +30,7 @@ from posttrain.errors import GroupError, PosttrainError
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.stage import Parents, Stage, Work, versions
-from posttrain.training import handover
+from posttrain.training import handover, keeping
 from posttrain.training.hardware import Nodes, global_batch, processes_here, processes_in_all, refuse_impossible
 from posttrain.training.ranks import is_main, wait_for_main
 from posttrain.training.settings import TrainSettings
@@ -71,8 +71,16 @@ def run_work(stage: Stage[AnySettings], settings: AnySettings, parents: Parents,
     refuse_impossible(settings)
     size = processes_in_all(settings)
     grouped = size > 1
-    work = _in_group(stage, settings, parents, out) if grouped else stage.run(settings, parents, out, progress)
+    work = _in_group(stage, settings, parents, out) if grouped else _kept(stage, settings, parents, out, progress)
     work.facts |= {"processes": size, "global_batch": global_batch(settings)}
+    return work
+
+
+def _kept(stage: Stage[Any], settings: TrainSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """The stage's work in this process, its training kept where the settings say."""
+    with keeping.kept(stage, settings, parents) as run:
+        work = stage.run(settings, parents, out, progress)
+    work.counts |= run.counts if run else {}
     return work
 
 
@@ -84,17 +92,18 @@ def _in_group(stage: Stage[Any], settings: TrainSettings, parents: Parents, out:
     with tempfile.TemporaryDirectory(prefix="posttrain-group-") as name:
         folder = Path(name)
         (folder / _JOB).write_text(job.model_dump_json(), encoding="utf-8")
-        start(processes_here(settings), [*COMMAND, name], folder)
+        start(processes_here(settings), [*COMMAND, name], folder, bool(settings.checkpoint_uri))
         report = folder / _WORK
         # The first process of all is on the first node.
         return handover.load(report.read_text(encoding="utf-8")) if report.is_file() else Work()
 
 
-def start(processes: int, command: list[str], folder: Path) -> None:
+def start(processes: int, command: list[str], folder: Path, kept: bool = False) -> None:
     """Run a Python command in a group of processes on this node, to the end.
 
     Args:
         folder: where the processes leave their failures.
+        kept: SIGTERM is handed on to the processes, which keep their run and end; the agent would give them 30 seconds.
 
     Raises:
         PosttrainError: the first error that a process left, or GroupError if one was killed.
@@ -116,14 +125,18 @@ def start(processes: int, command: list[str], folder: Path) -> None:
         rdzv_configs={} if alone else {"rank": nodes.rank},
         local_addr=nodes.address if alone else None,
         max_restarts=0,
+        signals_to_handle=",".join(number.name for number in _SIGNALS[kept:]),
     )
     for name in _TALK:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _signals_kept():
+    with _signals_kept(), _handed_on(kept) as told:
         try:
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
-            _raise_first(folder, error)
+            _raise_left(folder)
+            if told:
+                sys.exit(128 + signal.SIGTERM)
+            _raise_killed(error)
         except SignalException as ended:
             sys.exit(128 + ended.sigval)
 
@@ -140,16 +153,41 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_first(folder: Path, failed: Any) -> NoReturn:
+@contextmanager
+def _handed_on(kept: bool) -> Iterator[list[int]]:
+    """Hand SIGTERM on to the processes of the group; yields what came."""
+    import psutil
+
+    told: list[int] = []
+
+    def hand_on(number: int, frame: Any) -> None:
+        told.append(number)
+        processes = psutil.Process().children()
+        if not processes:  # there is nothing to keep yet
+            sys.exit(128 + number)
+        for process in processes:
+            process.send_signal(number)
+
+    if kept and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, hand_on)  # `_signals_kept` takes it back
+    yield told
+
+
+def _raise_killed(failed: Any) -> NoReturn:
+    rank, failure = failed.get_first_failure()
+    how = (
+        f"killed by {signal.Signals(-failure.exitcode).name}"
+        if failure.exitcode < 0
+        else f"ended with {failure.exitcode}"
+    )
+    raise GroupError(f"process {rank} was {how}; its log is above, out of memory is the usual reason") from None
+
+
+def _raise_left(folder: Path) -> None:
+    """Raise the first error that a process left, if any did."""
     left = [Failure.model_validate_json(file.read_text(encoding="utf-8")) for file in folder.glob("failure-*.json")]
     if not left:
-        rank, failure = failed.get_first_failure()
-        how = (
-            f"killed by {signal.Signals(-failure.exitcode).name}"
-            if failure.exitcode < 0
-            else f"ended with {failure.exitcode}"
-        )
-        raise GroupError(f"process {rank} was {how}; its log is above, out of memory is the usual reason") from None
+        return
     first = min(left, key=lambda failure: failure.time)
     kind = getattr(errors, first.error, None)
     if kind is None:
@@ -175,7 +213,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
             for role, paths in job.parents.items()
         }
         progress = (Progress if is_main() else Silence)(settings.name or stage.name)
-        work = stage.run(settings, Parents(opened), job.out, progress)
+        work = _kept(stage, settings, Parents(opened), job.out, progress)
         if is_main():
             work.versions = versions()
             (folder / _WORK).write_text(handover.dump(work), encoding="utf-8")
