@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -127,7 +127,16 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
     if "@" in urlsplit(made.meta.endpoint_url).netloc:
         raise ConfigError(f"AWS_ENDPOINT_URL: {_NO_SECRET}")
     made.meta.events.register("before-call.s3", _ask_no_leave)
+    made.meta.events.register("after-call.s3", partial(_renew, made))
     return made
+
+
+def _renew(made: Any, parsed: Mapping[str, Any], **_: Any) -> None:
+    """boto3 asks again for credentials whose end it knows; a file that it read once may have been renewed since."""
+    import boto3
+
+    if parsed.get("Error", {}).get("Code") == "ExpiredToken" and (found := boto3.session.Session().get_credentials()):
+        made._request_signer._credentials = found
 
 
 def _time(told: Any) -> datetime:
