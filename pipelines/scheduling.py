@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from kfp import dsl, kubernetes
@@ -18,7 +18,11 @@ from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.errors import ConfigError
+from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
+from posttrain.stage import Stage
+from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
+from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
 
 
@@ -68,6 +72,16 @@ RUN_TIME: Mapping[str, RunTime] = {
 }
 
 
+def _of_training(name: str) -> RunTime:
+    field = TrainSettings.model_fields[name]
+    told = str(field.description)
+    return RunTime(cast(type, field.annotation), field.default, f"{told[0].upper()}{told[1:]}.")
+
+
+# What every training stage of a pipeline is told; a stage's own settings win.
+CHECKPOINTS: Mapping[str, RunTime] = {name: _of_training(name) for name in SHARED_SETTINGS}
+
+
 def read_scheduling(path: Path | None) -> Scheduling:
     """A scheduling file (YAML), or the defaults.
 
@@ -87,13 +101,30 @@ def read_scheduling(path: Path | None) -> Scheduling:
 _THIRTY_DAYS = 30 * 24 * 3600
 
 # Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY", "POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY")
+_SECRET_KEYS = (
+    *CREDENTIALS,
+    STORE_VARIABLE,
+    "VLLM_API_KEY",
+    "POSTTRAIN_JUDGE_URL",
+    "POSTTRAIN_JUDGE_MODEL",
+    "POSTTRAIN_JUDGE_KEY",
+)
 
 
-def parameters() -> list[inspect.Parameter]:
-    """The pipeline parameters that scheduling adds."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in RUN_TIME.items()]
+def run_time(trains: bool) -> dict[str, RunTime]:
+    """The pipeline parameters that every pipeline has; those of checkpoints if any of its stages trains."""
+    return {**(CHECKPOINTS if trains else {}), **RUN_TIME}
+
+
+def parameters(trains: bool) -> list[inspect.Parameter]:
+    """`run_time` as parameters of a function."""
+    kind, declared = inspect.Parameter.POSITIONAL_OR_KEYWORD, run_time(trains)
+    return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in declared.items()]
+
+
+def checkpoints(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments about checkpoints of a stage's component: none if it keeps none."""
+    return {name: values[name] for name in CHECKPOINTS} if keeps_checkpoints(stage) else {}
 
 
 def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
