@@ -134,6 +134,7 @@ class Stage(Generic[AnySettings]):
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
     outside: bool = False  # it reads or changes what lies outside its parents: its settings do not say what it makes
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
+    contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""

@@ -98,6 +98,10 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"quantize={self.quantize} with strategy={self.strategy}: quantised weights are not sharded; use ddp"
             )
+        if self.checkpoint_uri and self.strategy != "ddp":
+            raise ValueError(
+                f"checkpoint_uri with strategy={self.strategy}: sharded states are not kept; use ddp, or leave it out"
+            )
         if self.strategy != "ddp" and self.processes == 1:
             raise ValueError(f"strategy={self.strategy} with processes=1: nothing to shard over; use ddp")
         return self
