@@ -207,9 +207,9 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
 
 def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path) -> str:
     """Fetch what the processes of this node read, by the first of them; returns what is wrong with it."""
-    local, here = (int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
-    first = int(os.environ.get("RANK", 0)) - local
-    read = [files_of(rank) for rank in range(first, first + here)]
+    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    here = range(rank - local, rank - local + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    read = [files_of(each) for each in here]
     try:
         if local == 0:
             checkpoints.restore(manifest, directory, lambda name: any(reads(name) for reads in read))
