@@ -25,6 +25,7 @@ from posttrain.recipes.schema import Recipe
 from posttrain.reuse import RUNS_VARIABLE
 
 ARGUMENTS_FILE = "arguments.json"
+_GRACE = 30.0  # seconds that stages are given to end, as Kubernetes gives pods
 
 
 def compile_to(
@@ -152,10 +153,21 @@ def _run_child(run: Path, watcher: Watcher, more: dict[str, str]) -> int:
                     time.sleep(0.2)
                 watcher.read()
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
-            child.wait()
+            _end(child)
     return child.returncode
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the runner and its stages, whose runs that are kept are kept once more first."""
+    with suppress(ProcessLookupError):  # none of them is left
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        deadline = time.monotonic() + _GRACE
+        while time.monotonic() < deadline:
+            os.killpg(child.pid, 0)
+            time.sleep(0.1)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _finish(run: Path, watcher: Watcher, code: int) -> None:
