@@ -156,7 +156,7 @@ def started(tmp_path, monkeypatch):
 
     def start(text=RECIPE, **options):
         recipe = parse_recipe(text, "small", load_stages())
-        cli.run_loaded(recipe, ["--base", str(tmp_path)], str(tmp_path / "out"), None, [], **options)
+        cli.run_recipe(recipe, ["--base", str(tmp_path)], str(tmp_path / "out"), None, [], **options)
         return seen[-1]
 
     return start

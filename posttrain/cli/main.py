@@ -48,8 +48,10 @@ def run(
 ) -> None:
     """Run a recipe here, through Kubeflow Pipelines' local runner. Inputs are options: --base DIR --problems FILE …"""
     from posttrain.cli.run import run_recipe
+    from posttrain.components.catalogue import load_stages
+    from posttrain.recipes.load import load_recipe
 
-    run_recipe(recipe, context.args, out, settings, changes or [], checkpoints, resume)
+    run_recipe(load_recipe(recipe, load_stages()), context.args, out, settings, changes or [], checkpoints, resume)
 
 
 @app.command("compile")
@@ -116,10 +118,10 @@ def improve(
     changes: Sets = None,
 ) -> None:
     """Measure, diagnose, take the recommended step, measure again; gated. Inputs: --base DIR --problems FILE …"""
-    from posttrain.cli.run import run_loaded
+    from posttrain.cli.run import run_recipe
     from posttrain.recipes.loops import improve_recipe
 
-    run_loaded(improve_recipe(rounds), context.args, out, settings, changes or [], checkpoints, resume)
+    run_recipe(improve_recipe(rounds), context.args, out, settings, changes or [], checkpoints, resume)
 
 
 @app.command()

@@ -56,19 +56,6 @@ def _changed(recipe: Recipe, settings: Path | None, changes: list[str]) -> Recip
 
 
 def run_recipe(
-    name: str,
-    arguments: list[str],
-    out: str,
-    settings: Path | None,
-    changes: list[str],
-    checkpoints: str = "",
-    resume: bool = False,
-) -> None:
-    """`run_loaded` with a named recipe or a file."""
-    run_loaded(load_recipe(name, load_stages()), arguments, out, settings, changes, checkpoints, resume)
-
-
-def run_loaded(
     recipe: Recipe,
     arguments: list[str],
     out: str,
