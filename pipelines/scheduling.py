@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from posttrain.errors import ConfigError
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
 from posttrain.stage import Stage
+from posttrain.storage.options import VARIABLES
 from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
@@ -103,6 +104,7 @@ _THIRTY_DAYS = 30 * 24 * 3600
 # Secret keys that become environment variables of the same name; each may be absent.
 _SECRET_KEYS = (
     *CREDENTIALS,
+    *VARIABLES,
     STORE_VARIABLE,
     "VLLM_API_KEY",
     "POSTTRAIN_JUDGE_URL",

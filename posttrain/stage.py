@@ -194,7 +194,8 @@ def execute(
 
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
-    progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
+    from_step = record.counts.get("resumed_from_step", 0)
+    progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics, from_step=from_step)
     return record
 
 

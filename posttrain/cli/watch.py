@@ -70,8 +70,10 @@ class Watcher:
             self._bars.update(task, total=event["total"], completed=event["done"], what=event["what"])
         elif kind == "done":
             self.seconds[event["stage"]] = event["seconds"]
-            how = "reused" if event.get("reused") else "done"
-            self.reused += [event["stage"]] * (how == "reused")
+            how = f"done from step {event['from_step']}" if event.get("from_step") else "done"
+            if event.get("reused"):
+                how = "reused"
+                self.reused.append(event["stage"])
             total = self._bars.tasks[task].total or 1
             self._bars.update(task, total=total, completed=total, what=how)
             self._bars.stop_task(task)
