@@ -18,10 +18,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from posttrain.artifacts.artifact import Artifact, of_kind
+from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import RECORD_FILE, digest_value
 from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, compare, read_record
 from posttrain.errors import ConfigError, DataError
 from posttrain.storage.exchange import fetch, publish, read_text
+from posttrain.storage.uris import parse
 from posttrain.taxonomy import Kind
 
 STORE_VARIABLE = "POSTTRAIN_STORE"  # a path, file:// or s3://bucket/prefix; empty = everything inline
@@ -44,7 +46,7 @@ def obtain(path: Path, kind: Kind) -> Artifact:
 
     Raises:
         DataError: it is not whole, here or where its files lie.
-        ContractError: it is of another kind.
+        ContractError: it is of another kind, or the disk has no room for it.
         StorageError: the store failed or refused.
     """
     record = of_kind(read_record(path), kind, path)
@@ -67,9 +69,16 @@ def reference_at(path: Path) -> Reference:
 
 
 def _fetched(uri: str, record: Record) -> Path:
-    local = fetch(uri, Path(_scratch().name) / digest_value(uri)[:16])
+    scratch = Path(_scratch().name)
+    if parse(uri).scheme != "file":  # which is read where it is
+        enough_room(scratch, _size(record))
+    local = fetch(uri, scratch / digest_value(uri)[:16])
     compare(local, record)
     return local
+
+
+def _size(record: Record) -> int:
+    return sum(entry.size for entry in record.files.values())
 
 
 @functools.cache
@@ -91,10 +100,9 @@ def hand_on(directory: Path, record: Record) -> str:
         StorageError: the store failed or refused; the artifact is then as it was.
     """
     store = os.environ.get(STORE_VARIABLE, "").rstrip("/")
-    size = sum(entry.size for entry in record.files.values())
     if by_reference(directory, record):  # taken over from an earlier run
         return reference_at(directory).uri
-    if not store or record.kind not in _MODELS or size < _threshold():
+    if not store or record.kind not in _MODELS or _size(record) < max(1, _threshold()):
         return ""
     # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
     content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])

@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from posttrain.components.catalogue import load_stage
@@ -39,7 +40,7 @@ def store(request, tmp_path, monkeypatch):
         request.getfixturevalue("s3")
         uri = f"s3://{BUCKET}/store"
     monkeypatch.setenv(STORE_VARIABLE, uri)
-    monkeypatch.setenv(INLINE_VARIABLE, "1000")
+    monkeypatch.setenv(INLINE_VARIABLE, "0")
     return uri
 
 
@@ -141,6 +142,23 @@ def test_a_policy_with_a_file_of_that_name_is_no_reference(tmp_path, model, monk
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / REFERENCE_FILE).write_text('{"uri": "s3://elsewhere/model"}')
     based(tmp_path / "policy", tmp_path / "model")
+    assert obtain(tmp_path / "policy", Kind.POLICY).path == tmp_path / "policy"
+
+
+def test_what_has_no_room_here_is_not_fetched(s3, model, tmp_path, monkeypatch):
+    monkeypatch.setenv(STORE_VARIABLE, f"s3://{BUCKET}/store")
+    monkeypatch.setenv(INLINE_VARIABLE, "0")
+    handed_on(tmp_path / "policy", model)
+    monkeypatch.setattr("posttrain.storage.references.fetch", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(ContractError, match="GiB free where about"):
+        obtain(tmp_path / "policy", Kind.POLICY)
+
+
+def test_an_absent_policy_stays_inline(store, tmp_path):
+    record = execute(load_stage("base"), {}, {"uri": "", "optional": True}, tmp_path / "policy")
+    assert record.absent
+    assert hand_on(tmp_path / "policy", record) == ""
     assert obtain(tmp_path / "policy", Kind.POLICY).path == tmp_path / "policy"
 
 
