@@ -36,7 +36,7 @@ from posttrain.training.settings import CHECKPOINT_SETTINGS, TrainSettings
 
 # Settings that change nothing of what is trained; `processes` may be 0, for as many as there are GPUs.
 _NOT_IDENTITY = {
-    *("name", "role", "also", "accept_provenance", "processes", "track", "run_name"),
+    *("name", "role", "also", "accept_provenance", "processes", "logging_steps", "track", "run_name"),
     *CHECKPOINT_SETTINGS,
 }
 _VERSIONS = ("torch", "transformers", "trl")
@@ -192,7 +192,7 @@ def identity_of(stage: Stage[Any], settings: TrainSettings, parents: Parents) ->
 
 
 def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Source]:
-    """What belongs to the policy beside its weights: its config and its tokenizer. By them, a checkpoint is a policy."""
+    """What a checkpoint needs beside the weights to be a policy: its config, and its tokenizer."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapters = getattr(model, "peft_config", {})
     plain = model.get_base_model() if adapters else model
