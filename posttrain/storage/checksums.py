@@ -1,4 +1,4 @@
-"""CRC-64/NVME, the checksum that S3 keeps of whole objects: fast, and that of a whole follows from those of its parts."""
+"""CRC-64/NVME, the checksum that S3 keeps of whole objects: fast, and a whole's follows from those of its parts."""
 
 from __future__ import annotations
 
