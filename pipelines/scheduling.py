@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from posttrain.errors import ConfigError
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
 from posttrain.stage import Stage
+from posttrain.storage.cache import DIRECTORY as CACHE_VARIABLE
 from posttrain.storage.options import VARIABLES
 from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
@@ -41,6 +42,9 @@ class Scheduling(BaseModel):
     loop_resources: dict[str, str] = Field(
         default={"gpu_count": "1", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"},
         description="what pods with a model ask for inside a ParallelFor, where run-time parameters do not reach",
+    )
+    cache_claim: str = Field(
+        default="", description="volume claim in which pods with a model keep what they fetch; empty = none is mounted"
     )
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
 
@@ -100,6 +104,8 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # What KFP calls backoff_max_duration is the budget of all attempts from the start of the first: its default of an hour
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
+
+_CACHE = "/var/cache/posttrain"
 
 # Secret keys that become environment variables of the same name; each may be absent.
 _SECRET_KEYS = (
@@ -168,6 +174,9 @@ def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping
         kubernetes.add_toleration_json(task, values["schedule_tolerations"])
     task.set_accelerator_type(values["schedule_gpu_type"])
     task.set_accelerator_limit(values["schedule_gpu_count"])
+    if scheduling.cache_claim:
+        kubernetes.mount_pvc(task, scheduling.cache_claim, _CACHE)
+        task.set_env_variable(CACHE_VARIABLE, _CACHE)
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

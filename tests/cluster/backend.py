@@ -75,7 +75,7 @@ class Backend:
 
 
 def without_optional_secrets(pipeline: Path) -> Path:
-    """A backend before 2.15 refuses the field `optional` of a secret, which must then hold every key: five are enough."""
+    """A backend before 2.15 refuses the field `optional` of a secret, which must then hold every key: five do."""
     documents = list(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
 
     def strip(node: Any) -> None:

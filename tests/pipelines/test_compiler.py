@@ -283,6 +283,17 @@ def test_compile_time_scheduling_is_applied(small):
     assert small(shared_memory="2Gi").pods["exec-sft"]["emptyDirMounts"][0]["sizeLimit"] == "2Gi"
 
 
+def test_a_claim_for_what_is_fetched_is_mounted_where_there_is_a_model(small):
+    cached = small(cache_claim="models")
+    for name, (_, executor) in cached.tasks.items():
+        holds_model = cached.stage(name).image != "control"
+        mounts = cached.pods[executor].get("pvcMount", [])
+        variables = {each["name"]: each["value"] for each in cached.containers[executor].get("env", [])}
+        assert [mount["mountPath"] for mount in mounts] == ([variables["POSTTRAIN_CACHE"]] if holds_model else [])
+        assert [mount["pvcNameParameter"]["runtimeValue"]["constant"] for mount in mounts] == ["models"] * holds_model
+    assert all("pvcMount" not in pod for pod in small().pods.values())
+
+
 def test_compiling_twice_gives_the_same_bytes(small, tmp_path):
     small()
     first = (tmp_path / "small.yaml").read_bytes()

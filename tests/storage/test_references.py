@@ -16,6 +16,7 @@ from posttrain.cli.show import show_lineage
 from posttrain.errors import ConfigError, ContractError, DataError, StorageError
 from posttrain.registry.directory import DirectoryRegistry
 from posttrain.stage import execute
+from posttrain.storage.cache import DIRECTORY
 from posttrain.storage.references import INLINE_VARIABLE, STORE_VARIABLE, hand_on, obtain, reference_at
 from posttrain.taxonomy import Kind
 from tests.components.test_task import Fake
@@ -153,6 +154,17 @@ def test_what_has_no_room_here_is_not_fetched(s3, model, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(ContractError, match="GiB free where about"):
         obtain(tmp_path / "policy", Kind.POLICY)
+
+
+def test_what_the_node_keeps_is_read_there(s3, model, tmp_path, monkeypatch):
+    monkeypatch.setenv(STORE_VARIABLE, f"s3://{BUCKET}/store")
+    monkeypatch.setenv(INLINE_VARIABLE, "0")
+    monkeypatch.setenv(DIRECTORY, str(tmp_path / "cache"))
+    record = handed_on(tmp_path / "policy", model)
+    first, second = (obtain(tmp_path / "policy", Kind.POLICY) for _ in range(2))
+    assert first == second
+    assert first.path.is_relative_to(tmp_path / "cache")
+    assert (first.record, names(first.path)) == (record, sorted([*record.files, "posttrain.json"]))
 
 
 def test_an_absent_policy_stays_inline(store, tmp_path):
