@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from posttrain.errors import ConfigError
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
 from posttrain.stage import Stage
-from posttrain.storage.cache import DIRECTORY as CACHE_VARIABLE
+from posttrain.storage import cache
 from posttrain.storage.options import VARIABLES
 from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
@@ -46,6 +46,7 @@ class Scheduling(BaseModel):
     cache_claim: str = Field(
         default="", description="volume claim in which pods with a model keep what they fetch; empty = none is mounted"
     )
+    cache_size: str = Field(default="100GiB", description="how much is kept there; not more than the claim has")
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
 
 
@@ -176,7 +177,8 @@ def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping
     task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.cache_claim:
         kubernetes.mount_pvc(task, scheduling.cache_claim, _CACHE)
-        task.set_env_variable(CACHE_VARIABLE, _CACHE)
+        task.set_env_variable(cache.DIRECTORY, _CACHE)
+        task.set_env_variable(cache.SIZE, scheduling.cache_size)
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

@@ -284,12 +284,13 @@ def test_compile_time_scheduling_is_applied(small):
 
 
 def test_a_claim_for_what_is_fetched_is_mounted_where_there_is_a_model(small):
-    cached = small(cache_claim="models")
+    cached = small(cache_claim="models", cache_size="50GiB")
     for name, (_, executor) in cached.tasks.items():
         holds_model = cached.stage(name).image != "control"
         mounts = cached.pods[executor].get("pvcMount", [])
         variables = {each["name"]: each["value"] for each in cached.containers[executor].get("env", [])}
         assert [mount["mountPath"] for mount in mounts] == ([variables["POSTTRAIN_CACHE"]] if holds_model else [])
+        assert variables.get("POSTTRAIN_CACHE_SIZE") == ("50GiB" if holds_model else None)
         assert [mount["pvcNameParameter"]["runtimeValue"]["constant"] for mount in mounts] == ["models"] * holds_model
     assert all("pvcMount" not in pod for pod in small().pods.values())
 
