@@ -41,7 +41,7 @@ class Runs:
             "base": str(tiny_policy(root / "model", "llama")),
             "demos": str(jsonl(root / "demos.jsonl", [demo(n) for n in range(8)])),
             "checkpoint_uri": str(root / "kept"),
-            "checkpoint_steps": 1,
+            "checkpoint_steps": 20,
         }
         compile_recipe(parse_recipe(RECIPE, "small", load_stages()), root / "pipeline.yaml", Scheduling(retries=0))
 
