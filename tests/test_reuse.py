@@ -17,6 +17,7 @@ from posttrain.reuse import RUNS_VARIABLE
 from posttrain.stage import Work, execute
 from posttrain.storage.references import INLINE_VARIABLE, STORE_VARIABLE, hand_on, reference_at
 from tests.made import based, prepared, problem
+from tests.recipes.test_execute import RECIPE
 from tests.tiny import tiny_policy
 
 
@@ -129,17 +130,6 @@ def test_a_reference_is_taken_over_while_its_files_are_there(runs, home, tmp_pat
     assert student(outs[2]).started > first.started
 
 
-RECIPE = """
-name: small
-title: Small
-inputs: {base: {help: The policy.}}
-stages:
-  first: {use: base, with: {uri: "${base}"}}
-  tuned: {use: sft, parents: {init: first, data: rows}, role: expansion}
-  rows: {use: prepare, with: {uri: "${base}", kind: trajectories}}
-"""
-
-
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     """`posttrain run` without the run: what the child would be given. A run takes its name from the second."""
@@ -182,6 +172,6 @@ def test_a_resumed_run_looks_at_the_earlier_ones_and_keeps_their_place(started, 
 
 @pytest.mark.xdist_group("kfp")
 def test_checkpoints_of_a_recipe_that_trains_nothing_are_refused(started):
-    text = RECIPE.replace("  tuned: {use: sft, parents: {init: first, data: rows}, role: expansion}\n", "")
+    text = "\n".join(line for line in RECIPE.splitlines() if "use: sft" not in line)
     with pytest.raises(ConfigError, match="no stage of small trains"):
         started(text, checkpoints="s3://bucket/kept")
