@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -175,3 +179,27 @@ def test_checkpoints_of_a_recipe_that_trains_nothing_are_refused(started):
     text = "\n".join(line for line in RECIPE.splitlines() if "use: sft" not in line)
     with pytest.raises(ConfigError, match="no stage of small trains"):
         started(text, checkpoints="s3://bucket/kept")
+
+
+STAGE = """
+import pathlib, signal, time
+def end(*_):
+    time.sleep(0.5)
+    pathlib.Path("kept").touch()
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+
+def test_a_stage_that_is_told_to_end_is_waited_for(tmp_path):
+    """The local runner ends at once; the stage that it started keeps its run first."""
+    command = ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, STAGE]
+    child = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.02)
+    cli._end(child)
+    assert (tmp_path / "kept").exists()
+    assert child.returncode == -signal.SIGTERM
+    cli._end(child)  # which has ended

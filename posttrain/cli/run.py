@@ -163,7 +163,7 @@ def _finish(run: Path, watcher: Watcher, code: int) -> None:
     if code:
         where = f"{run / 'run.log'}"
         reason = watcher.failure or _last_error(run / "run.log")
-        raise PosttrainError(f"{reason} (log: {where})")
+        raise PosttrainError(f"{reason} (log: {where}; with --resume, what was finished is not run again)")
     print_run(run)
     write_report(run, run / "report.html")
 
