@@ -12,11 +12,12 @@ from typing import Any
 
 from posttrain.components.catalogue import load_stage
 
-from posttrain.artifacts.metadata import encode
+from posttrain.artifacts.metadata import FILES_KEY, encode
 from posttrain.artifacts.record import Record
 from posttrain.errors import PosttrainError
 from posttrain.progress import Progress
 from posttrain.stage import Stage, execute
+from posttrain.storage.references import hand_on
 
 # KFP has no lists of artifacts: the parents of a role that takes several are `evaluations_1 … evaluations_8`.
 _NUMBERED = re.compile(r"(.+)_\d+$")
@@ -49,7 +50,8 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
     output, metrics, page = arguments[stage.output], arguments["metrics"], arguments["page"]
     with answering(settings.get("name") or name):
         record = execute(stage, parents, settings, Path(output.path), Path(page.path))
-    output.metadata.update(encode(record))
+        uri = hand_on(Path(output.path), record)
+    output.metadata.update(encode(record) | ({FILES_KEY: uri} if uri else {}))
     for metric, number in sorted(record.metrics.items()):
         if math.isfinite(number):  # the backend fails a task that reports NaN
             metrics.log_metric(metric, float(number))

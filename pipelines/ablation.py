@@ -12,7 +12,7 @@ from typing import Any
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.compiler import load_component
-from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, in_loop, parameters, schedule
+from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule
 
 _TEXT: dict[str, tuple[Any, str]] = {
     "base": (inspect.Parameter.empty, "The policy that every candidate starts from (path, file:// or s3://)."),
@@ -47,7 +47,7 @@ def build_ablation(scheduling: Scheduling) -> Any:
     ]
     required = [p for p in (*texts, *own) if p.default is p.empty]
     optional = [p for p in (*texts, *own) if p.default is not p.empty]
-    signature = inspect.Signature([*required, *optional, *parameters()])
+    signature = inspect.Signature([*required, *optional, *parameters(trains=True)])
     pipeline.__signature__ = signature  # type: ignore[attr-defined]
     pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     pipeline.__doc__ = _docstring()
@@ -60,7 +60,7 @@ def _docstring() -> str:
         "candidates": _CANDIDATES,
         "stage_settings": _STAGE_SETTINGS,
         "evaluation_settings": "Settings of every evaluation.",
-        **{name: entry.help for name, entry in RUN_TIME.items()},
+        **{name: entry.help for name, entry in run_time(trains=True).items()},
     }
     head = "Candidate recipes in parallel from one base, measured on the same problems and compared in pairs."
     return "\n".join([head, "", "Args:", *(f"    {name}: {text}" for name, text in told.items())])
@@ -68,7 +68,7 @@ def _docstring() -> str:
 
 def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
     def task(stage: str, shown: str, where: dict[str, Any] = values, /, **arguments: Any) -> dsl.PipelineTask:
-        made = load_component(stage)(**arguments)
+        made = load_component(stage)(**checkpoints(load_stage(stage), where), **arguments)
         made.set_display_name(shown)
         schedule(made, load_stage(stage).image, scheduling, where)
         return made

@@ -15,13 +15,14 @@ from typing import Any
 
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
-from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, parameters, schedule
+from posttrain.pipelines.scheduling import CHECKPOINTS, Scheduling, checkpoints, parameters, run_time, schedule
 
+from posttrain.recipes.execute import keeps_checkpoints
 from posttrain.recipes.load import in_order
 from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 
-# Settings that a recipe gives on its own, outside a stage's dict.
+# Settings that a recipe gives on its own, outside a stage's dict; a dict wins, so it may not have their defaults.
 _OUTSIDE = {"name", "role", "also"}
 
 
@@ -60,15 +61,20 @@ def _parameters(recipe: Recipe) -> list[inspect.Parameter]:
     ]
     required = [parameter for parameter in inputs if parameter.default is inspect.Parameter.empty]
     optional = [parameter for parameter in inputs if parameter.default is not inspect.Parameter.empty]
-    return [*required, *optional, *stages, *parameters()]
+    return [*required, *optional, *stages, *parameters(_trains(recipe))]
+
+
+def _trains(recipe: Recipe) -> bool:
+    return any(keeps_checkpoints(load_stage(spec.use)) for spec in recipe.stages.values())
 
 
 def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
     """A stage's settings as the recipe has them, with the stage's own defaults for the rest; inputs left out."""
     stage = load_stage(spec.use)
     settings = parse_settings(stage.settings, spec.checkable(), f"stages.{name}.with")
+    outside = _OUTSIDE | spec.bound().keys() | (CHECKPOINTS.keys() - spec.settings.keys())
     # No nulls: KFP's compiler refuses them in a default.
-    defaults = settings.model_dump(mode="json", exclude=_OUTSIDE | spec.bound().keys(), exclude_none=True)
+    defaults = settings.model_dump(mode="json", exclude=outside, exclude_none=True)
     also = _placed(spec)[1]
     return {**defaults, "also": also} if also else defaults
 
@@ -81,7 +87,7 @@ def _docstring(recipe: Recipe) -> str:
         f"    {name}_settings: Settings of {name} ({spec.use}). {spec.why}".rstrip()
         for name, spec in recipe.stages.items()
     ]
-    lines += [f"    {parameter.name}: {RUN_TIME[parameter.name].help}" for parameter in parameters()]
+    lines += [f"    {name}: {entry.help}" for name, entry in run_time(_trains(recipe)).items()]
     return "\n".join(lines)
 
 
@@ -132,6 +138,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """A component's arguments: parents, the settings that are inputs, and the stage's dict."""
     arguments: dict[str, Any] = {"name": name, "settings": values[f"{name}_settings"]}
+    arguments |= checkpoints(load_stage(spec.use), values)
     if spec.role:
         arguments["role"] = spec.role.value
     for place, parent in _placed(spec)[0].items():

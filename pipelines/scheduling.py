@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from kfp import dsl, kubernetes
@@ -18,7 +18,13 @@ from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.errors import ConfigError
+from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
+from posttrain.stage import Stage
+from posttrain.storage import cache
+from posttrain.storage.options import VARIABLES
+from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
+from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
 
 
@@ -37,6 +43,10 @@ class Scheduling(BaseModel):
         default={"gpu_count": "1", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"},
         description="what pods with a model ask for inside a ParallelFor, where run-time parameters do not reach",
     )
+    cache_claim: str = Field(
+        default="", description="volume claim in which pods with a model keep what they fetch; empty = none is mounted"
+    )
+    cache_size: str = Field(default="100GiB", description="how much is kept there; not more than the claim has")
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
 
 
@@ -68,6 +78,16 @@ RUN_TIME: Mapping[str, RunTime] = {
 }
 
 
+def _of_training(name: str) -> RunTime:
+    field = TrainSettings.model_fields[name]
+    told = str(field.description)
+    return RunTime(cast(type, field.annotation), field.default, f"{told[0].upper()}{told[1:]}.")
+
+
+# What every training stage of a pipeline is told; a stage's own settings win.
+CHECKPOINTS: Mapping[str, RunTime] = {name: _of_training(name) for name in SHARED_SETTINGS}
+
+
 def read_scheduling(path: Path | None) -> Scheduling:
     """A scheduling file (YAML), or the defaults.
 
@@ -86,14 +106,34 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
 
+_CACHE = "/var/cache/posttrain"
+
 # Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = (*CREDENTIALS, "VLLM_API_KEY", "POSTTRAIN_JUDGE_URL", "POSTTRAIN_JUDGE_MODEL", "POSTTRAIN_JUDGE_KEY")
+_SECRET_KEYS = (
+    *CREDENTIALS,
+    *VARIABLES,
+    STORE_VARIABLE,
+    "VLLM_API_KEY",
+    "POSTTRAIN_JUDGE_URL",
+    "POSTTRAIN_JUDGE_MODEL",
+    "POSTTRAIN_JUDGE_KEY",
+)
 
 
-def parameters() -> list[inspect.Parameter]:
-    """The pipeline parameters that scheduling adds."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in RUN_TIME.items()]
+def run_time(trains: bool) -> dict[str, RunTime]:
+    """The pipeline parameters that every pipeline has; those of checkpoints if any of its stages trains."""
+    return {**(CHECKPOINTS if trains else {}), **RUN_TIME}
+
+
+def parameters(trains: bool) -> list[inspect.Parameter]:
+    """`run_time` as parameters of a function."""
+    kind, declared = inspect.Parameter.POSITIONAL_OR_KEYWORD, run_time(trains)
+    return [inspect.Parameter(name, kind, default=r.default, annotation=r.type) for name, r in declared.items()]
+
+
+def checkpoints(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments about checkpoints of a stage's component: none if it keeps none."""
+    return {name: values[name] for name in CHECKPOINTS} if keeps_checkpoints(stage) else {}
 
 
 def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +175,10 @@ def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping
         kubernetes.add_toleration_json(task, values["schedule_tolerations"])
     task.set_accelerator_type(values["schedule_gpu_type"])
     task.set_accelerator_limit(values["schedule_gpu_count"])
+    if scheduling.cache_claim:
+        kubernetes.mount_pvc(task, scheduling.cache_claim, _CACHE)
+        task.set_env_variable(cache.DIRECTORY, _CACHE)
+        task.set_env_variable(cache.SIZE, scheduling.cache_size)
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

@@ -17,8 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic
 
+from posttrain import reuse
 from posttrain.artifacts import provenance
-from posttrain.artifacts.artifact import Artifact, file_entries, open_artifact, whole_or_nothing
+from posttrain.artifacts.artifact import Artifact, file_entries, whole_or_nothing
 from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import digest_of
 from posttrain.artifacts.provenance import Trace
@@ -26,6 +27,7 @@ from posttrain.artifacts.record import Environment, ParentRef, Record
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
+from posttrain.storage.references import obtain
 from posttrain.taxonomy import METHODS, Kind
 from posttrain.training.settings import CHECKPOINT_SETTINGS
 
@@ -130,6 +132,7 @@ class Stage(Generic[AnySettings]):
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+    outside: bool = False  # it reads or changes what lies outside its parents: its settings do not say what it makes
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
     contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end
 
@@ -174,6 +177,10 @@ def execute(
     chosen, opened, absent = _checked(stage, parents, settings, out)
     progress = Progress(chosen.name or stage.name)
     progress.event("start")
+    wanted = {**_made_by(stage, chosen, opened), "absent": absent}
+    if not stage.outside and (found := reuse.take_over(out, page, wanted, progress)):
+        progress.event("done", seconds=time.monotonic() - clock, metrics=found.metrics, reused=True)
+        return found
     with whole_or_nothing(out) as scratch:
         work = Work(absent=absent) if absent else run_work(stage, chosen, opened, scratch, progress)
         if work.trace:
@@ -187,7 +194,8 @@ def execute(
 
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(stage_page(record, work.blocks), encoding="utf-8")
-    progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics)
+    from_step = record.counts.get("resumed_from_step", 0)
+    progress.event("done", seconds=time.monotonic() - clock, metrics=record.metrics, from_step=from_step)
     return record
 
 
@@ -256,30 +264,37 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
             raise ContractError(f"{stage.name}: needs a parent {role!r} ({spec.kind}): {spec.help}")
         if len(paths) > spec.most:
             raise ContractError(f"{stage.name}: {len(paths)} parents {role!r}, at most {spec.most}")
-        opened[role] = [open_artifact(Path(path), spec.kind) for path in paths]
+        opened[role] = [obtain(Path(path), spec.kind) for path in paths]
     return Parents(opened)
+
+
+def _made_by(stage: Stage[Any], settings: Any, parents: Parents) -> dict[str, Any]:
+    """The part of a record that is known before the work: what an artifact is a function of."""
+    method = METHODS[stage.method_of(settings)]
+    return {
+        "kind": stage.kind_of(settings),
+        "stage": stage.name,
+        "method": method.name,
+        "name": settings.name or stage.name,
+        "interface": method.interface,
+        "role": settings.role or method.role,
+        "parents": [
+            ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
+            for role, parent in parents.items()
+        ],
+        "parameters": settings.model_dump(mode="json", exclude=_NOT_PARAMETERS),
+    }
 
 
 def _record(
     stage: Stage[Any], settings: Any, parents: Parents, work: Work, directory: Path, started: datetime, seconds: float
 ) -> Record:
-    method = METHODS[stage.method_of(settings)]
     files = file_entries(directory)
     return Record(
-        kind=stage.kind_of(settings),
-        stage=stage.name,
-        method=method.name,
-        name=settings.name or stage.name,
+        **_made_by(stage, settings, parents),
         digest=digest_of({name: entry.sha256 for name, entry in files.items()}),
         files=files,
-        interface=method.interface,
-        role=settings.role or method.role,
         trace=work.trace,
-        parents=[
-            ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
-            for role, parent in parents.items()
-        ],
-        parameters=settings.model_dump(mode="json", exclude=_NOT_PARAMETERS),
         facts=work.facts,
         metrics=work.metrics,
         counts=work.counts,

@@ -54,4 +54,5 @@ STAGE = Stage(
     check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     method="supplied",
     image="control",
+    outside=True,
 )

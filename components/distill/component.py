@@ -27,11 +27,11 @@ def distill(
     epochs: float = 3.0,
     max_steps: int = 0,
     batch_size: int = 8,
-    accumulation: int = 1,
     max_new_tokens: int = 512,
-    temperature: float = 1.0,
-    lora_rank: int = 0,
     seed: int = 0,
+    checkpoint_uri: str = "",
+    checkpoint_steps: int = 0,
+    checkpoint_seconds: float = 600.0,
     trainer_args: dict = {},
     settings: dict = {},
     name: str = "",
@@ -58,13 +58,13 @@ def distill(
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of epochs; 0 is by epochs.
         batch_size: Sequences per device and forward pass.
-        accumulation: Forward passes per optimizer step.
         max_new_tokens: Longest rollout in tokens.
-        temperature: Of sampling and of the divergence.
-        lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
         seed: Seeds every random choice.
+        checkpoint_uri: Where the run is kept while it trains (s3://…), to go on from; empty is nowhere.
+        checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
+        checkpoint_seconds: Seconds between checkpoints, where not by steps.
         trainer_args: Any other argument of the trainer's TRL config.
-        settings: Any other setting of the stage, by name; wins over the parameters above.
+        settings: Any other setting of the stage, such as temperature, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
         role: The role it is meant to play: expansion, reshaping or consolidation.
 

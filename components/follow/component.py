@@ -20,6 +20,9 @@ def follow(
     recipe: str = "",
     inputs: dict = {},
     stage_settings: dict = {},
+    checkpoint_uri: str = "",
+    checkpoint_steps: int = 0,
+    checkpoint_seconds: float = 600.0,
     on_undecided: str = "stop",
     on_failure: str = "fail",
     settings: dict = {},
@@ -39,6 +42,9 @@ def follow(
         recipe: A recipe as YAML text, or a named one; empty is the recommendation's.
         inputs: Its other inputs that are no parents, as URIs.
         stage_settings: Other settings of its stages, by stage or room; win over the recipe's.
+        checkpoint_uri: Where its training stages are kept while they train (s3://…), to go on from; empty is nowhere.
+        checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
+        checkpoint_seconds: Seconds between checkpoints, where not by steps.
         on_undecided: Where the recommendation is undecided: stop, or lean (take the likelier branch).
         on_failure: Where a step cannot be taken: fail, or hand_on (the policy as it is, and say why).
         settings: Any other setting of the stage, by name; wins over the parameters above.

@@ -20,7 +20,7 @@ from posttrain.artifacts.contracts import size_of
 from posttrain.diagnosis.recommend import NEXT_FILE, read_recommendation
 from posttrain.errors import USER_ERROR, ConfigError, ContractError, PosttrainError
 from posttrain.progress import Progress
-from posttrain.recipes.execute import last_policy, needed_for, result_of, run_stages
+from posttrain.recipes.execute import SHARED_SETTINGS, last_policy, needed_for, result_of, run_stages
 from posttrain.recipes.load import check_recipe, load_recipe, parse_recipe
 from posttrain.recipes.schema import Recipe
 from posttrain.settings import Settings
@@ -38,6 +38,9 @@ class FollowSettings(Settings):
     stage_settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="other settings of its stages, by stage or room; win over the recipe's"
     )
+    checkpoint_uri: str = Field(default="", description="where its training stages are kept; empty = nowhere")
+    checkpoint_steps: int = Field(default=0, ge=0, description="optimizer steps between checkpoints; 0 = by time")
+    checkpoint_seconds: float = Field(default=600.0, gt=0, description="seconds between them, where not by steps")
     on_undecided: Literal["stop", "lean"] = Field(
         default="stop", description="where the recommendation is undecided: stop, or take the likelier branch"
     )
@@ -133,6 +136,7 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
                 only=result_of(recipe, stages),
                 given=given(recipe, parents),
                 on_stage=lambda name, done, total: progress.update(done, total, name),
+                checkpoints=settings.model_dump(include=set(SHARED_SETTINGS)),
             )
         except PosttrainError as error:
             # A fault that a retry may mend is left to the retry.

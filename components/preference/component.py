@@ -22,6 +22,9 @@ def preference(
     max_length: int = 1024,
     lora_rank: int = 0,
     seed: int = 0,
+    checkpoint_uri: str = "",
+    checkpoint_steps: int = 0,
+    checkpoint_seconds: float = 600.0,
     trainer_args: dict = {},
     settings: dict = {},
     name: str = "",
@@ -43,6 +46,9 @@ def preference(
         max_length: Longest prompt and completion in tokens.
         lora_rank: 0 trains all weights; otherwise LoRA, merged into the policy at the end.
         seed: Seeds every random choice.
+        checkpoint_uri: Where the run is kept while it trains (s3://…), to go on from; empty is nowhere.
+        checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
+        checkpoint_seconds: Seconds between checkpoints, where not by steps.
         trainer_args: Any other argument of the TRL config of the method.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

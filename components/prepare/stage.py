@@ -163,4 +163,5 @@ STAGE = Stage(
     check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     check=check,
     image="control",
+    outside=True,
 )

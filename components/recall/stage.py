@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from posttrain.artifacts.artifact import open_artifact
 from posttrain.progress import Progress
 from posttrain.settings import Settings, require_uri
 from posttrain.stage import Parents, Stage, Work
 from posttrain.storage import fetch
+from posttrain.storage.references import obtain
 from posttrain.taxonomy import Kind
 
 
@@ -32,7 +32,7 @@ def run(settings: RecallSettings, parents: Parents, out: Path, progress: Progres
     if not settings.uri:
         return Work(absent=f"{settings.name or f'this {settings.kind}'} was not given")
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        artifact = open_artifact(fetch(settings.uri, Path(scratch)), Kind(settings.kind))
+        artifact = obtain(fetch(settings.uri, Path(scratch)), Kind(settings.kind))
         shutil.copytree(artifact.path, out, dirs_exist_ok=True)
     progress.update(1, 1, "files verified")
     return Work(made=artifact.record)
@@ -47,4 +47,5 @@ STAGE = Stage(
     run=run,
     check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     image="control",
+    outside=True,
 )

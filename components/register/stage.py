@@ -71,4 +71,5 @@ STAGE = Stage(
     run=run,
     check=check,
     image="control",
+    outside=True,
 )

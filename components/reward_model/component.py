@@ -24,6 +24,9 @@ def reward_model(
     center: float = 0.0,
     lora_rank: int = 0,
     seed: int = 0,
+    checkpoint_uri: str = "",
+    checkpoint_steps: int = 0,
+    checkpoint_seconds: float = 600.0,
     trainer_args: dict = {},
     settings: dict = {},
     name: str = "",
@@ -47,6 +50,9 @@ def reward_model(
         center: Weight of keeping the mean score at zero; 0.01 is usual.
         lora_rank: 0 trains all weights; otherwise LoRA, merged at the end.
         seed: Seeds every random choice.
+        checkpoint_uri: Where the run is kept while it trains (s3://…), to go on from; empty is nowhere.
+        checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
+        checkpoint_seconds: Seconds between checkpoints, where not by steps.
         trainer_args: Any other argument of trl.RewardConfig.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.artifacts.digests import digest_directory
-from posttrain.artifacts.record import FileEntry, Record, read_record
-from posttrain.errors import ContractError, StorageError
+from posttrain.artifacts.record import REFERENCE_FILE, FileEntry, Record, by_reference, read_record
+from posttrain.errors import ContractError, DataError, StorageError
 from posttrain.taxonomy import Kind
 
 
@@ -30,16 +30,27 @@ class Artifact:
 
 
 def open_artifact(path: Path, kind: Kind) -> Artifact:
-    """Read and verify the artifact at `path`.
+    """Read and verify the artifact at `path`, whose files are here (if they need not be: `storage.references.obtain`).
 
     Raises:
-        DataError: it is not whole (see `read_record`).
+        DataError: it is not whole (see `read_record`), or only refers to its files.
         ContractError: it is of another kind.
     """
-    record = read_record(path)
+    record = of_kind(read_record(path), kind, path)
+    if by_reference(path, record):
+        raise DataError(f"{path}: its files lie where its {REFERENCE_FILE} says; give that URI to the stage recall")
+    return Artifact(path, record)
+
+
+def of_kind(record: Record, kind: Kind, path: Path) -> Record:
+    """The record, if it is of an artifact of that kind.
+
+    Raises:
+        ContractError: it is of another.
+    """
     if record.kind is not kind:
         raise ContractError(f"{path}: a {record.kind} artifact (made by {record.stage}) where a {kind} is needed")
-    return Artifact(path, record)
+    return record
 
 
 def file_entries(directory: Path) -> dict[str, FileEntry]:

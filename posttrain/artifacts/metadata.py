@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from posttrain.artifacts.record import Record
 
 _PREFIX = "posttrain_"
+FILES_KEY = "posttrain_files"  # of an artifact by reference: where its files lie
 _NUMBERS = ("on_policy_fraction", "self_generated_fraction", "seconds")
 _NESTED = ("parents", "facts")
 

@@ -17,6 +17,8 @@ from posttrain.artifacts.provenance import Trace
 from posttrain.errors import DataError
 from posttrain.taxonomy import Interface, Kind, Role
 
+REFERENCE_FILE = "reference.json"  # beside the record of an artifact whose files lie elsewhere
+
 
 class FileEntry(BaseModel):
     """A content file: its SHA-256 and its size in bytes."""
@@ -109,7 +111,7 @@ def read_record(directory: Path, *, verify: bool = True) -> Record:
     """Read an artifact's record and make sure that the artifact is the one recorded.
 
     Args:
-        directory: the artifact.
+        directory: the artifact; of one by reference only the record is here, and there is nothing to compare.
         verify: compare every file's SHA-256; without it, names and sizes only.
 
     Raises:
@@ -127,11 +129,22 @@ def read_record(directory: Path, *, verify: bool = True) -> Record:
         raise DataError(
             f"{path}: not a record ({str(error).splitlines()[0]}); run the stage that made it again"
         ) from None
-    _compare(directory, record, verify=verify)
+    if not by_reference(directory, record):
+        compare(directory, record, verify=verify)
     return record
 
 
-def _compare(directory: Path, record: Record, *, verify: bool) -> None:
+def by_reference(directory: Path, record: Record) -> bool:
+    """Whether the artifact's files lie elsewhere, where the file beside its record says."""
+    return (directory / REFERENCE_FILE).is_file() and REFERENCE_FILE not in record.files
+
+
+def compare(directory: Path, record: Record, *, verify: bool = True) -> None:
+    """Make sure that a directory holds the files of a record.
+
+    Raises:
+        DataError: a file is missing, extra, cut short or changed.
+    """
     found = {path.relative_to(directory).as_posix(): path for path in content_files(directory)}
     for name in sorted(found.keys() ^ record.files.keys()):
         what = "is missing" if name in record.files else "is not in the record"

@@ -31,6 +31,12 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Change a stage's setting; may be repeated."),
 ]
+Checkpoints = Annotated[
+    str, typer.Option(metavar="URI", help="Keep training stages there while they train (path or s3://), to go on from.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Take over what earlier runs in OUT finished, and their checkpoints' URI.")
+]
 
 
 @app.command(context_settings=_INPUTS_AS_OPTIONS)
@@ -38,13 +44,17 @@ def run(
     context: typer.Context,
     recipe: RecipeName,
     out: Annotated[str, typer.Option(help="Where runs and the registry go: a directory, or s3:// for the registry.")],
+    checkpoints: Checkpoints = "",
+    resume: Resume = False,
     settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
     """Run a recipe here, through Kubeflow Pipelines' local runner. Inputs are options: --base DIR --problems FILE …"""
     from posttrain.cli.run import run_recipe
+    from posttrain.components.catalogue import load_stages
+    from posttrain.recipes.load import load_recipe
 
-    run_recipe(recipe, context.args, out, settings, changes or [])
+    run_recipe(load_recipe(recipe, load_stages()), context.args, out, settings, changes or [], checkpoints, resume)
 
 
 @app.command("compile")
@@ -105,14 +115,16 @@ def improve(
     context: typer.Context,
     out: Annotated[str, typer.Option(help="Where runs and the registry go: a directory, or s3:// for the registry.")],
     rounds: Annotated[int, typer.Option(help="Most rounds; it stops before where nothing is left to do.")] = 3,
+    checkpoints: Checkpoints = "",
+    resume: Resume = False,
     settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
     """Measure, diagnose, take the recommended step, measure again; gated. Inputs: --base DIR --problems FILE …"""
-    from posttrain.cli.run import run_loaded
+    from posttrain.cli.run import run_recipe
     from posttrain.recipes.loops import improve_recipe
 
-    run_loaded(improve_recipe(rounds), context.args, out, settings, changes or [])
+    run_recipe(improve_recipe(rounds), context.args, out, settings, changes or [], checkpoints, resume)
 
 
 @app.command()

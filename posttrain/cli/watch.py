@@ -13,11 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 
 class Watcher:
-    """Follows the events file of a run. `failure` is the message of the stage that failed, if one did."""
+    """Follows the events file of a run. `failure` is the message of the stage that failed, if one did.
+
+    `reused` are the stages that an earlier run had made.
+    """
 
     def __init__(self, stages: list[str], events: Path) -> None:
         self.failure = ""
         self.seconds: dict[str, float] = {}
+        self.reused: list[str] = []
         self._events = events
         self._offset = 0
         self._console = Console(stderr=True)
@@ -66,11 +70,15 @@ class Watcher:
             self._bars.update(task, total=event["total"], completed=event["done"], what=event["what"])
         elif kind == "done":
             self.seconds[event["stage"]] = event["seconds"]
+            how = f"done from step {event['from_step']}" if event.get("from_step") else "done"
+            if event.get("reused"):
+                how = "reused"
+                self.reused.append(event["stage"])
             total = self._bars.tasks[task].total or 1
-            self._bars.update(task, total=total, completed=total, what="done")
+            self._bars.update(task, total=total, completed=total, what=how)
             self._bars.stop_task(task)
             if not self._console.is_terminal:
-                self._console.print(f"{event['stage']}: done in {event['seconds']:.1f} s")
+                self._console.print(f"{event['stage']}: {how} in {event['seconds']:.1f} s")
         elif kind == "failed":
             self.failure = f"{event['stage']}: {event['message']}"
             self._bars.update(task, visible=True, what="[red]failed")

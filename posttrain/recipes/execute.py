@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain.artifacts.artifact import Artifact, open_artifact
+from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.record import Record, read_record
 from posttrain.errors import ConfigError, RecipeError
 from posttrain.recipes.load import in_order
 from posttrain.recipes.schema import Recipe, StageSpec, as_list
 from posttrain.settings import parse_settings
 from posttrain.stage import Stage, execute
+from posttrain.storage.references import obtain
 from posttrain.taxonomy import Kind
 
 Stages = Mapping[str, Stage[Any]]
+
+# What a whole recipe is told of checkpoints, and each of its stages that trains then is.
+SHARED_SETTINGS = ("checkpoint_uri", "checkpoint_steps", "checkpoint_seconds")
 
 
 def result_of(recipe: Recipe, stages: Stages) -> str:
@@ -42,6 +46,11 @@ def kind_of(name: str, recipe: Recipe, stages: Stages) -> Kind:
     return stage.kind_of(parse_settings(stage.settings, spec.checkable(), name))
 
 
+def keeps_checkpoints(stage: Stage[Any]) -> bool:
+    """Whether it can be told where its checkpoints go."""
+    return SHARED_SETTINGS[0] in stage.settings.model_fields
+
+
 def needed_for(target: str, recipe: Recipe) -> list[str]:
     """A stage and everything that it is made from, in an order in which they can run."""
     needed: set[str] = set()
@@ -62,6 +71,7 @@ def run_stages(
     only: str = "",
     given: Mapping[str, Path] | None = None,
     on_stage: Callable[[str, int, int], None] | None = None,
+    checkpoints: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
     """Run a recipe; each stage's artifact is at `directory`/stage, its page at `directory`/stage.html.
 
@@ -73,6 +83,7 @@ def run_stages(
         only: run this stage and what it needs; empty = all.
         given: artifacts that stand in for stages, by the stage's name.
         on_stage: called with (name, stages done, stages in all) before each stage.
+        checkpoints: settings of every stage that keeps checkpoints; a stage's own win.
 
     Returns:
         stage → path of its artifact.
@@ -90,15 +101,17 @@ def run_stages(
             on_stage(name, number, len(names))
         paths[name] = directory / name
         if not paths[name].exists():
-            settings = {"name": name, "role": spec.role, **_settings(name, spec, recipe, inputs)}
+            stage = stages[spec.use]
+            shared = checkpoints if checkpoints and keeps_checkpoints(stage) else {}
+            settings = {**shared, "name": name, "role": spec.role, **_settings(name, spec, recipe, inputs)}
             parents = {role: [paths[parent] for parent in as_list(value)] for role, value in spec.parents.items()}
-            execute(stages[spec.use], parents, settings, paths[name], directory / f"{name}.html")
+            execute(stage, parents, settings, paths[name], directory / f"{name}.html")
     return paths
 
 
 def last_policy(paths: Mapping[str, Path], recipe: Recipe, stages: Stages) -> Artifact:
     """The recipe's result among the artifacts that `run_stages` made."""
-    return open_artifact(paths[result_of(recipe, stages)], Kind.POLICY)
+    return obtain(paths[result_of(recipe, stages)], Kind.POLICY)
 
 
 def _wanted(spec: StageSpec, paths: Mapping[str, Path]) -> bool:

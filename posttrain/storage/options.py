@@ -58,6 +58,10 @@ class S3Options(BaseModel):
         return {name: value for name, value in given.items() if value}
 
 
+# Each option by its variable: the keys that a secret may have beside the credentials.
+VARIABLES = tuple(f"{PREFIX}{name.upper()}" for name in S3Options.model_fields)
+
+
 def options_from(environment: Mapping[str, str]) -> S3Options:
     """The options that POSTTRAIN_S3_… variables give.
 

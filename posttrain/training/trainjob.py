@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.settings import parse_settings
 from posttrain.stage import IMAGE_VARIABLE, Stage
+from posttrain.storage.options import VARIABLES
 from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
 
@@ -127,7 +128,7 @@ def _environment(placement: Placement) -> list[dict[str, Any]]:
     plain = {IMAGE_VARIABLE: placement.image} | placement.env
     secret = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": placement.secret, "key": key, "optional": True}}}
-        for key in (CREDENTIALS if placement.secret else ())
+        for key in ((*CREDENTIALS, *VARIABLES) if placement.secret else ())
     ]
     return [{"name": key, "value": value} for key, value in sorted(plain.items())] + secret
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from posttrain.storage.uris import CREDENTIALS
+
 BUCKET = "posttrain-tests"
 SCHEDULE = {"schedule_gpu_count": "0", "schedule_secret": "posttrain-s3"}
 
@@ -73,13 +75,14 @@ class Backend:
 
 
 def without_optional_secrets(pipeline: Path) -> Path:
-    """A backend before 2.15 refuses the field `optional` of a secret; the secret must then hold every key."""
+    """A backend before 2.15 refuses the field `optional` of a secret, which must then hold every key: five do."""
     documents = list(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
 
     def strip(node: Any) -> None:
         if isinstance(node, dict):
             for secret in node.get("secretAsEnv", []):
                 secret.pop("optional", None)
+                secret["keyToEnv"] = [key for key in secret["keyToEnv"] if key["envVar"] in CREDENTIALS]
             for value in node.values():
                 strip(value)
         elif isinstance(node, list):

@@ -10,7 +10,9 @@ from posttrain.components.catalogue import load_stage, names
 from posttrain.components.images import CONTROL, TRAIN
 from posttrain.pipelines.compiler import load_component
 
+from posttrain.recipes.execute import SHARED_SETTINGS
 from posttrain.taxonomy import Kind
+from posttrain.training.settings import TrainSettings
 
 pytestmark = pytest.mark.xdist_group("kfp")
 
@@ -99,6 +101,12 @@ def test_every_other_setting_is_reachable(face):
     _, component, _ = face
     assert parameters(component)["settings"]["defaultValue"] == {}
     assert parameters(component)["name"]["defaultValue"] == ""
+
+
+def test_what_trains_can_be_told_where_its_checkpoints_go(face):
+    stage, component, _ = face
+    trains = issubclass(stage.settings, TrainSettings) or stage.name == "follow"
+    assert parameters(component).keys() & set(SHARED_SETTINGS) == (set(SHARED_SETTINGS) if trains else set())
 
 
 def test_a_stage_without_choice_of_settings_requires_what_they_require(face):

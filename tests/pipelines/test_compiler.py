@@ -11,13 +11,15 @@ from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.components.images import CONTROL, TRAIN
 from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
-from posttrain.pipelines.scheduling import RUN_TIME, Scheduling, read_scheduling
+from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME, Scheduling, read_scheduling
 
 from posttrain import __version__
 from posttrain.errors import ConfigError
 from posttrain.recipes.load import load_recipe, named_recipes, parse_recipe
-from posttrain.recipes.loops import improve_recipe
+from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import as_list
+from posttrain.storage.references import STORE_VARIABLE
+from posttrain.training.settings import TrainSettings
 
 pytestmark = pytest.mark.xdist_group("kfp")
 
@@ -93,7 +95,8 @@ def test_every_parameter_is_described_and_only_the_recipes_own_are_required(comp
     assert [name for name, entry in inputs.items() if not entry.get("description")] == []
     required = {name for name, entry in inputs.items() if not entry.get("isOptional")}
     assert required == {name for name, entry in compiled.recipe.inputs.items() if entry.default is None}
-    expected = {*compiled.recipe.inputs, *(f"{name}_settings" for name in compiled.recipe.stages), *RUN_TIME}
+    expected = {*compiled.recipe.inputs, *(f"{name}_settings" for name in compiled.recipe.stages)}
+    expected |= {*RUN_TIME, *CHECKPOINTS}
     assert inputs.keys() == expected
 
 
@@ -102,7 +105,8 @@ def test_the_default_of_a_stages_settings_is_complete_and_valid(compiled):
         default = compiled.inputs()[f"{name}_settings"]["defaultValue"]
         fields = compiled.stage(name).settings.model_fields
         shared = {"also"} if len(spec.parent_names()) > len(set(spec.parent_names())) else set()
-        assert default.keys() == (fields.keys() - {"name", "role", "also"} - spec.bound().keys()) | shared
+        outside = {"name", "role", "also", *CHECKPOINTS} | spec.bound().keys()
+        assert default.keys() == (fields.keys() - outside) | shared
         own = {key: value for key, value in spec.settings.items() if key not in spec.bound()}
         assert {key: default[key] for key in own} == own
         checked = compiled.stage(name).settings(**(default | spec.bound()))
@@ -116,6 +120,44 @@ def test_settings_inputs_and_roles_reach_their_tasks(compiled):
         assert {key: origin(task, key) for key in spec.bound()} == spec.bound()
         if spec.role:
             assert task["inputs"]["parameters"]["role"]["runtimeValue"]["constant"] == spec.role
+
+
+def test_where_checkpoints_go_reaches_every_stage_that_trains_and_no_other(compiled):
+    told = {}
+    for name, (task, _) in compiled.tasks.items():
+        given = task["inputs"]["parameters"].keys() & CHECKPOINTS.keys()
+        assert {key: origin(task, key) for key in given} == {key: key for key in given}
+        told[name] = given
+    trains = {name for name in compiled.recipe.stages if issubclass(compiled.stage(name).settings, TrainSettings)}
+    assert trains
+    assert {name: keys for name, keys in told.items() if keys} == {name: CHECKPOINTS.keys() for name in trains}
+
+
+@pytest.mark.parametrize(("name", "stages"), [("improve", ["follow"]), ("diagnose", []), ("ablation", ["follow"])])
+def test_a_pipeline_that_chooses_its_stages_tells_the_pod_that_runs_them(name, stages, tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    if name == "ablation":
+        compile_ablation(file)
+    else:
+        compile_recipe(improve_recipe(2) if name == "improve" else diagnose_recipe(), file)
+    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    tasks = [task for dag in dags for task in dag["tasks"].values() if "executorLabel" in component(spec, task)]
+    told = [task for task in tasks if "checkpoint_uri" in task["inputs"]["parameters"]]
+    assert {re.sub(r"-\d+$", "", task["componentRef"]["name"]) for task in told} == {f"comp-{s}" for s in stages}
+    assert all(origin(task, key) == key for task in told for key in CHECKPOINTS)
+    assert bool(spec["root"]["inputDefinitions"]["parameters"].keys() & CHECKPOINTS.keys()) is bool(stages)
+
+
+def component(spec, task):
+    return spec["components"][task["componentRef"]["name"]]
+
+
+def test_a_stages_own_place_for_checkpoints_wins(tmp_path):
+    recipe = parse_recipe(SMALL.replace("epochs: 7", "epochs: 7, checkpoint_seconds: 30"), "small", STAGES)
+    own = Compiled(recipe, tmp_path / "small.yaml").inputs()["tuned_settings"]["defaultValue"]
+    assert own["checkpoint_seconds"] == 30
+    assert own.keys().isdisjoint({"checkpoint_uri", "checkpoint_steps"})
 
 
 def test_parents_are_wired_as_the_recipe_says(compiled):
@@ -179,7 +221,9 @@ def test_every_executor_is_scheduled(compiled):
         assert secret["optional"] is True
         named_by = secret["secretNameParameter"]["componentInputParameter"]
         assert named_by.removeprefix("pipelinechannel--") == "schedule_secret"
-        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= {key["envVar"] for key in secret["keyToEnv"]}
+        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", STORE_VARIABLE} <= {
+            key["envVar"] for key in secret["keyToEnv"]
+        }
         assert all(key["envVar"] == key["secretKey"] for key in secret["keyToEnv"])
 
 
@@ -237,6 +281,18 @@ def test_compile_time_scheduling_is_applied(small):
         assert changed.pods[executor]["imagePullPolicy"] == "Always"
         assert "emptyDirMounts" not in changed.pods[executor]
     assert small(shared_memory="2Gi").pods["exec-sft"]["emptyDirMounts"][0]["sizeLimit"] == "2Gi"
+
+
+def test_a_claim_for_what_is_fetched_is_mounted_where_there_is_a_model(small):
+    cached = small(cache_claim="models", cache_size="50GiB")
+    for name, (_, executor) in cached.tasks.items():
+        holds_model = cached.stage(name).image != "control"
+        mounts = cached.pods[executor].get("pvcMount", [])
+        variables = {each["name"]: each["value"] for each in cached.containers[executor].get("env", [])}
+        assert [mount["mountPath"] for mount in mounts] == ([variables["POSTTRAIN_CACHE"]] if holds_model else [])
+        assert variables.get("POSTTRAIN_CACHE_SIZE") == ("50GiB" if holds_model else None)
+        assert [mount["pvcNameParameter"]["runtimeValue"]["constant"] for mount in mounts] == ["models"] * holds_model
+    assert all("pvcMount" not in pod for pod in small().pods.values())
 
 
 def test_compiling_twice_gives_the_same_bytes(small, tmp_path):

@@ -1,0 +1,131 @@
+"""Large models pass between stages by reference: the record travels, the files lie once in a store.
+
+    <store>/<name>-<digest>/    an ordinary Hugging Face directory with its record, for vLLM and KServe to serve from
+
+KFP's launcher copies an artifact's files one after the other, out of one pod and into the next. Where the environment
+names a store, a task hands on the record and a `reference.json` instead; who opens that fetches the files side by side
+and verifies them against the record. The pod's own credentials must reach the store: the launcher's are not lent.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from posttrain.artifacts.artifact import Artifact, of_kind
+from posttrain.artifacts.contracts import enough_room
+from posttrain.artifacts.digests import RECORD_FILE, digest_value
+from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, compare, read_record
+from posttrain.errors import ConfigError, DataError
+from posttrain.storage.cache import cache_from
+from posttrain.storage.exchange import fetch, publish, read_text
+from posttrain.storage.uris import parse
+from posttrain.taxonomy import Kind
+
+STORE_VARIABLE = "POSTTRAIN_STORE"  # a path, file:// or s3://bucket/prefix; empty = everything inline
+INLINE_VARIABLE = "POSTTRAIN_INLINE_BYTES"  # what is smaller than so many bytes stays inline
+_INLINE_BYTES = 256 * 2**20  # seconds of the launcher's time; below that a second place is not worth having
+_MODELS = (Kind.POLICY, Kind.REWARD_MODEL, Kind.PROCESS_REWARD_MODEL)
+
+
+class Reference(BaseModel):
+    """Where an artifact's files lie. Their names, sizes and digests are in the record beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    uri: str
+
+
+def obtain(path: Path, kind: Kind) -> Artifact:
+    """Open and verify the artifact at `path`, its files fetched if it only refers to them.
+
+    Raises:
+        DataError: it is not whole, here or where its files lie.
+        ContractError: it is of another kind, or the disk has no room for it.
+        StorageError: the store failed or refused.
+    """
+    record = of_kind(read_record(path), kind, path)
+    if not by_reference(path, record):
+        return Artifact(path, record)
+    return Artifact(_fetched(reference_at(path).uri, record), record)
+
+
+def reference_at(path: Path) -> Reference:
+    """What an artifact by reference refers to.
+
+    Raises:
+        DataError: the file is not a reference.
+    """
+    file = path / REFERENCE_FILE
+    try:
+        return Reference.model_validate_json(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValidationError):
+        raise DataError(f"{file}: not a reference; run the stage that made it again") from None
+
+
+def _fetched(uri: str, record: Record) -> Path:
+    scratch = Path(_scratch().name)
+    if parse(uri).scheme != "file" and not cache_from(os.environ):  # else it is read where it is, or where it is kept
+        enough_room(scratch, _size(record))
+    local = fetch(uri, scratch / digest_value(uri)[:16])
+    compare(local, record)
+    return local
+
+
+def _size(record: Record) -> int:
+    return sum(entry.size for entry in record.files.values())
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """For as long as this process runs: a stage reads its parents to its end."""
+    return tempfile.TemporaryDirectory(prefix="posttrain-parents-")
+
+
+def hand_on(directory: Path, record: Record) -> str:
+    """Move a large model's files to the store, if there is one, and leave a reference; anything else stays as it is.
+
+    Files that lie there already, as after the retry of a task or of a policy that is handed on, are not sent again.
+
+    Returns:
+        Where the files are; empty if they stayed.
+
+    Raises:
+        ConfigError: the threshold is no number.
+        StorageError: the store failed or refused; the artifact is then as it was.
+    """
+    store = os.environ.get(STORE_VARIABLE, "").rstrip("/")
+    if by_reference(directory, record):  # taken over from an earlier run
+        return reference_at(directory).uri
+    if not store or record.kind not in _MODELS or _size(record) < max(1, _threshold()):
+        return ""
+    # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
+    content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])
+    uri = f"{store}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content[:16]}"
+    if read_text(f"{uri}/{RECORD_FILE}") is None:
+        publish(directory, uri)
+    _replace(directory, record, Reference(uri=uri))
+    return uri
+
+
+def _threshold() -> int:
+    given = os.environ.get(INLINE_VARIABLE, "")
+    if given and not given.isdigit():
+        raise ConfigError(f"{INLINE_VARIABLE}={given}: give a number of bytes")
+    return int(given) if given else _INLINE_BYTES
+
+
+def _replace(directory: Path, record: Record, reference: Reference) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as aside:
+        small = Path(aside) / "small"
+        small.mkdir()
+        (small / REFERENCE_FILE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        record.write(small)
+        directory.rename(Path(aside) / "large")
+        small.rename(directory)
