@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from posttrain.errors import DataError
-from posttrain.storage.checksums import checksum, combined, encoded, kept
+from posttrain.storage.checksums import OURS, checksum, combined, encoded, kept
 from posttrain.storage.failures import absent
 from posttrain.storage.options import S3Options
 from posttrain.storage.retries import Damaged, may_pass
