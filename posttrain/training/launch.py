@@ -195,8 +195,8 @@ def _raise_left(folder: Path) -> None:
     raise kind(first.message) from None
 
 
-def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
-    """What each process of a group does: the stage's work, and a file that says how it ended."""
+def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> NoReturn:
+    """What each process of a group does, to its end: the stage's work, and a file that says how it ended."""
     import torch
 
     _end_with_parent()
@@ -222,6 +222,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
     if torch.distributed.is_initialized():
         wait_for_main()  # else the group would fall apart while it measures what it wrote
         torch.distributed.destroy_process_group()
+    _end(0)  # threads that libraries leave running would abort a process, now and then, that ends by itself
 
 
 def _end_with_parent() -> None:
@@ -240,6 +241,10 @@ def _leave(folder: Path, error: Exception) -> NoReturn:
     partial = folder / f".failure-{rank}"
     partial.write_text(failure.model_dump_json(), encoding="utf-8")
     partial.rename(folder / f"failure-{rank}.json")
+    _end(error.exit_code if isinstance(error, PosttrainError) else 1)
+
+
+def _end(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(error.exit_code if isinstance(error, PosttrainError) else 1)
+    os._exit(code)
