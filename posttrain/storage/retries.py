@@ -56,7 +56,7 @@ class Retries:
             Stopped: `stop` was called meanwhile.
         """
         tries, began = 0, 0.0
-        while True:
+        while not self.stopped:
             try:
                 return work(*args, **kwargs)
             except Exception as error:
@@ -67,8 +67,8 @@ class Retries:
                     raise
                 if now + wait > began + self._patience:
                     raise GaveUp(tries, now - began) from error
-            if self._stopped.wait(wait):
-                raise Stopped
+            self._stopped.wait(wait)
+        raise Stopped
 
     @property
     def stopped(self) -> bool:
