@@ -126,6 +126,22 @@ def test_an_answer_that_breaks_off_is_gone_on_with(store, tmp_path, monkeypatch)
     assert (tmp_path / "file").read_bytes() == content
 
 
+def test_one_range_that_fails_for_good_ends_the_others(store, tmp_path, monkeypatch):
+    store.put({"file": [memoryview(bytes(11 * MIB))]})
+    write = transfer._write
+
+    def fails(path, file, block, at):
+        if at >= 10 * MIB:
+            raise OSError(5, "Input/output error", str(path))
+        time.sleep(0.05)
+        write(path, file, block, at)
+
+    monkeypatch.setattr(transfer, "_write", fails)
+    with pytest.raises(StorageError, match="Input/output error; check the path and its owner"):
+        store.get({"file": tmp_path / "file"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_object_replaced_meanwhile_is_not_mixed(store, tmp_path, monkeypatch):
     store.put({"file": [memoryview(bytes(11 * MIB))]})
     monkeypatch.setattr(transfer, "_preallocate", lambda path, size: (path.touch(), store.write("file", b"other")))
