@@ -51,7 +51,12 @@ def filled(uri):
         run.claim()
         for step in range(10, 10 * count + 10, 10):
             files = run.add({name: [memoryview(content)] for name, content in {**POLICY, "own": b"%d" % step}.items()})
-            run.commit(step, files, {"eval_loss": step / 100}, World(size=2, strategy="ddp"))
+            run.commit(
+                step,
+                files,
+                {"epoch": 1, "num_tokens": 96, "step": step, "eval_loss": step / 100},
+                World(size=2, strategy="ddp"),
+            )
     return uri
 
 
@@ -61,7 +66,8 @@ def test_runs_are_listed(posttrain, place):
     assert code == 0
     assert head.split()[:3] == ["run", "stage", "from"]
     assert first.split()[:7] == ["sft-1", "sft", "init=abababababab", "4", "40", "136.7", "KiB"]
-    assert "eval_loss 0.4" in first
+    assert "eval_loss 0.4, epoch 1, num_tokens 96" in first
+    assert "step" not in first
     assert first.split()[-1] == "parameters.learning_rate"
     assert second.split()[:5] == ["sft-2", "sft", "init=abababababab", "2", "20"]
     assert "learning_rate" not in second
@@ -71,7 +77,7 @@ def test_the_checkpoints_of_one_run_are_listed(posttrain, place):
     code, out, _ = posttrain("ls", f"{place}/sft-1")
     assert code == 0
     rows = [line.split() for line in out.splitlines()[1:5]]
-    assert [(row[0], row[-2:]) for row in rows][::3] == [("10", ["eval_loss", "0.1"]), ("40", ["eval_loss", "0.4"])]
+    assert [(row[0], row[row.index("eval_loss") + 1]) for row in rows][::3] == [("10", "0.1,"), ("40", "0.4,")]
     assert (rows[0][3:5], rows[1][3:5]) == (["0", "B"], ["136.7", "KiB"])  # shared with the one before
     assert "sft from init=abababababab: 4 checkpoints, 136.7 KiB in all" in out
 

@@ -10,6 +10,7 @@ from posttrain.errors import FENCED, ConfigError, ContractError, DamagedError, D
 from posttrain.storage import history, index
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.history import History
+from posttrain.storage.layout import mark
 from posttrain.storage.manifest import Identity, World
 from posttrain.storage.retention import USUAL, Retention
 from posttrain.storage.store import open_store
@@ -261,6 +262,13 @@ def test_a_prefix_that_holds_something_else_is_refused(store):
 
 
 TWO = Retention(last=2, grace=0)
+
+
+def test_a_prefix_of_several_runs_may_hold_runs_only(store):
+    writer(open_store(f"{store.uri}/nightly/sft-1"))
+    mark(store)
+    writer(open_store(f"{store.uri}/sft-2"))
+    mark(store)
 
 
 def filled(store, keep=TWO, count=6, **common):
