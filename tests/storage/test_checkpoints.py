@@ -15,7 +15,7 @@ from posttrain.storage.manifest import Identity, World
 from posttrain.storage.retention import USUAL, Retention
 from posttrain.storage.store import open_store
 from tests.s3 import BUCKET, s3, s3_server
-from tests.storage.writers import race
+from tests.storage.writers import prune_beside, race
 
 __all__ = ["s3", "s3_server"]
 pytestmark = pytest.mark.xdist_group("s3")
@@ -467,3 +467,7 @@ def test_of_two_processes_one_makes_each_step(store):
     ends = race(store.uri, rounds=4)
     assert ends["won"] == 4
     assert ends.total() == 8
+
+
+def test_a_run_is_pruned_beside_it_while_it_saves(store):
+    assert prune_beside(store.uri, steps=40) > 0
