@@ -5,9 +5,9 @@
 
 Both on a disk and on versitygw on loopback. Growth fills a prefix with checkpoints, by the library itself, of a blob
 each and one that all share; then it does, each in a process that has seen nothing: listing all (`manifests`), resuming
-(`newest`), sweeping, and pruning to the last 3, the best 3 and every 1000th. Two real processes write to one prefix,
-round after round; that each step is made by one of them, and of its files alone, is asserted. Then a run
-saves as fast as it can while another process leaves it its newest checkpoint only, which is verified after each save.
+(`newest`), sweeping, and pruning to the last 3, the best 3 and every 1000th. Writers: two real processes write to one
+prefix, round after round; that each step is made by one of them, and of its files alone, is asserted. Then a run saves
+as fast as it can while another process leaves it its newest checkpoint only, which is verified after each save.
 """
 
 from __future__ import annotations
