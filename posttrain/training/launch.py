@@ -32,7 +32,7 @@ from posttrain.settings import AnySettings, parse_settings
 from posttrain.stage import Parents, Stage, Work, versions
 from posttrain.training import handover, keeping
 from posttrain.training.hardware import Nodes, global_batch, processes_here, processes_in_all, refuse_impossible
-from posttrain.training.ranks import is_main
+from posttrain.training.ranks import is_main, wait_for_main
 from posttrain.training.settings import TrainSettings
 
 COMMAND = ("-m", "posttrain", "rank")  # what Python runs in each process, and then the job's folder
@@ -202,6 +202,8 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
     _end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:  # as many threads as cores in each process would only wait for one another
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"])))
+    if torch.cuda.is_available():  # a stage may load a model before Accelerate does so
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     job = Job.model_validate_json((folder / _JOB).read_text(encoding="utf-8"))
     stage = load_stage(job.stage)
     try:
@@ -218,6 +220,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
     except Exception as error:
         _leave(folder, error)
     if torch.distributed.is_initialized():
+        wait_for_main()  # else the group would fall apart while it measures what it wrote
         torch.distributed.destroy_process_group()
 
 
