@@ -50,31 +50,6 @@ def summed(counts: Counter[Any]) -> Counter[Any]:
     return total
 
 
-def mean_of_all(accelerator: Any, values_N: Any) -> Any:
-    """The mean of numbers of which every process has some, none at all being 0; every process must call it."""
-    import torch
-
-    with torch.no_grad():
-        values_N = torch.as_tensor(values_N, dtype=torch.float32, device=accelerator.device)
-        sums = torch.stack([values_N.sum(), values_N.new_tensor(values_N.numel())])
-        total, count = accelerator.reduce(sums, reduction="sum")
-        return total / count.clamp(min=1)
-
-
-def batch_mean(trainer: Any, losses_N: Any, items: Any) -> Any:
-    """The mean of a batch's losses, as a trainer's `compute_loss` returns it in each process and pass.
-
-    Args:
-        losses_N: of this process's tokens (or whatever is labelled) in this pass.
-        items: how many the whole batch has, over all processes and passes; None = only these.
-    """
-    if items is None:
-        return losses_N.mean()
-    # Gradients are averaged over processes, so each one's part of the sum counts for all of them.
-    processes = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
-    return losses_N.sum() * processes / items
-
-
 class Group:
     """The processes of a run, for what they agree on beside training itself: over the CPU, whatever training uses.
 
@@ -116,6 +91,31 @@ class Group:
         values: list[Any] = [None] * self._group.get_world_size()
         self._group.all_gather_object(values, value, group=self._beside)
         return values
+
+
+def mean_of_all(accelerator: Any, values_N: Any) -> Any:
+    """The mean of numbers of which every process has some, none at all being 0; every process must call it."""
+    import torch
+
+    with torch.no_grad():
+        values_N = torch.as_tensor(values_N, dtype=torch.float32, device=accelerator.device)
+        sums = torch.stack([values_N.sum(), values_N.new_tensor(values_N.numel())])
+        total, count = accelerator.reduce(sums, reduction="sum")
+        return total / count.clamp(min=1)
+
+
+def batch_mean(trainer: Any, losses_N: Any, items: Any) -> Any:
+    """The mean of a batch's losses, as a trainer's `compute_loss` returns it in each process and pass.
+
+    Args:
+        losses_N: of this process's tokens (or whatever is labelled) in this pass.
+        items: how many the whole batch has, over all processes and passes; None = only these.
+    """
+    if items is None:
+        return losses_N.mean()
+    # Gradients are averaged over processes, so each one's part of the sum counts for all of them.
+    processes = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
+    return losses_N.sum() * processes / items
 
 
 def is_spread(model: Any) -> bool:
