@@ -12,6 +12,7 @@ from posttrain.storage.store import Store
 from tests.s3 import BUCKET, Server
 
 KIB = 1024
+OPERATIONS = ("write", "create", "read", "list", "put", "get", "delete")
 
 
 class Corrupt(AssertionError):
@@ -27,9 +28,10 @@ class Drill:
         large: bytes of the file that is sent in parts.
     """
 
-    def __init__(self, store: Store, server: Server, scratch: Path, seed: int = 0, large: int = 20 << 20) -> None:
+    def __init__(self, store: Store, server: Server, scratch: Path, seed: int = 0, large: int = 9 << 20) -> None:
         self._store, self._client, self._scratch, self._large = store, server.client, scratch, large
         self._random, self._turn = random.Random(seed), 0
+        self.refusal = ""  # what the last error said
 
     def run(self, operation: str, limit: float = 120.0) -> str:
         """How one operation ended: right, refused (with an error that says so and leaves nothing half-done), or hung.
@@ -44,6 +46,7 @@ class Drill:
         except StorageError as error:
             if "\n" in str(error) or error.exit_code != RETRYABLE:
                 raise Corrupt(f"an error that helps nobody: {error}") from error
+            self.refusal = str(error)
             return "refused"
         return "right" if time.monotonic() - started < limit else "hung"
 

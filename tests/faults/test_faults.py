@@ -1,0 +1,158 @@
+"""Object storage through a line that breaks: nothing wrong is accepted, nothing hangs, nothing is done twice."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from posttrain.errors import RETRYABLE, StorageError
+from posttrain.storage.store import Store, open_store
+from tests.disk import small_disk
+from tests.faults.drill import OPERATIONS, Drill
+from tests.faults.proxy import AFTER, Plan, Proxy, proxy
+from tests.s3 import BUCKET, Server, s3, s3_server
+
+__all__ = ["s3", "s3_server", "small_disk"]
+pytestmark = pytest.mark.xdist_group("s3")
+
+TIMEOUT, PATIENCE = 0.5, 6.0
+
+
+@pytest.fixture(scope="session")
+def line(s3_server):
+    with proxy(s3_server.url, Plan()) as started:
+        yield started
+
+
+@pytest.fixture
+def broken(s3: Server, line: Proxy, monkeypatch, tmp_path) -> Proxy:
+    """The proxy as the endpoint, and a client that gives up early, so that a test need not wait."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
+    monkeypatch.setenv("POSTTRAIN_S3_TIMEOUT", str(TIMEOUT))
+    monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", str(PATIENCE))
+    line.follow(Plan())
+    line.injected()
+    return line
+
+
+def opened() -> Store:
+    return open_store(f"s3://{BUCKET}/drill")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_is_right_whatever_befalls_its_requests(operation, s3, broken, tmp_path):
+    drill, injected = Drill(opened(), s3, tmp_path), 0
+    for seed in range(1, 5):
+        broken.follow(Plan(seed=seed, rate=0.5, stall=3 * TIMEOUT, drip=10e6))
+        assert drill.run(operation) == "right", drill.refusal
+        injected += broken.counts().total()
+    assert injected > 0
+
+
+def test_a_claim_whose_answer_is_lost_is_ours_and_nobody_elses(s3, broken):
+    for kind in AFTER:
+        broken.follow(Plan(script=(kind,), only="^PUT", stall=3 * TIMEOUT))
+        assert opened().create(kind, b"mine")
+        assert not opened().create(kind, b"theirs")
+        assert s3.client.get_object(Bucket=BUCKET, Key=f"drill/{kind}")["Body"].read() == b"mine"
+        assert broken.counts() == {kind: 1}
+
+
+def test_of_two_who_claim_through_a_broken_line_one_wins(s3, broken):
+    broken.follow(Plan(rate=0.5, kinds=("reset_after", "error_after", "reset_before"), only="^PUT"))
+    for turn in range(8):
+        with ThreadPoolExecutor(2) as pool:
+            won = list(pool.map(lambda mine, turn=turn: opened().create(f"{turn}", mine), [b"a", b"b"]))
+        held = s3.client.get_object(Bucket=BUCKET, Key=f"drill/{turn}")["Body"].read()
+        assert won == [held == b"a", held == b"b"]
+    assert broken.counts().total() > 0
+
+
+def test_a_file_in_parts_whose_completion_is_lost_is_there_once(s3, broken, tmp_path):
+    content = bytes(range(256)) * (36 << 10)
+    (tmp_path / "file").write_bytes(content)
+    opened().sweep(older=-60)
+    for kind in AFTER:
+        broken.follow(Plan(script=(kind,), only="^POST .*uploadId", stall=3 * TIMEOUT))
+        opened().put({kind: tmp_path / "file"})
+        assert broken.counts() == {kind: 1}
+        assert s3.client.get_object(Bucket=BUCKET, Key=f"drill/{kind}")["Body"].read() == content
+    assert opened().sweep(older=-60) == 0
+
+
+@pytest.mark.parametrize("kind", ["error_500", "slow_down", "reset_before", "stall_before"])
+def test_what_never_heals_ends_in_one_line_within_the_budget(kind, s3, broken, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", "0.5")
+    s3.put("drill/a")
+    store = opened()
+    works = [
+        lambda: store.write("b", b"x"),
+        lambda: store.create("c", b"x"),
+        lambda: store.read("a"),
+        lambda: list(store.list()),
+        lambda: store.get({"a": tmp_path / "a"}),
+        lambda: store.delete(["a"]),
+    ]
+    broken.follow(Plan(rate=1, kinds=(kind,), stall=60))
+    for work in works:
+        started = time.monotonic()
+        with pytest.raises(StorageError) as error:
+            work()
+        assert error.value.exit_code == RETRYABLE
+        assert "\n" not in str(error.value)
+        assert time.monotonic() - started < 30  # half of what the line is silent for
+    assert not list(tmp_path.iterdir())
+    assert s3.stored() == ["drill/a"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(s3, broken, small_disk):
+    s3.put("drill/a", b"x" * 100_000)
+    broken.follow(Plan(rate=0.5, kinds=("reset_body", "truncated", "error_500")))
+    with pytest.raises(StorageError, match=r"No space left.*room"):
+        opened().get({"a": small_disk / "a"})
+    assert not list(small_disk.iterdir())
+
+
+def test_expired_credentials_are_renewed(s3, broken, tmp_path, monkeypatch):
+    """Credentials that a cluster renews in a mounted file; boto3 reads it once."""
+    file = tmp_path / "credentials"
+
+    def give(token: str) -> None:
+        environment = s3.environment
+        file.write_text(
+            f"[default]\naws_access_key_id={environment['AWS_ACCESS_KEY_ID']}\n"
+            f"aws_secret_access_key={environment['AWS_SECRET_ACCESS_KEY']}\naws_session_token={token}\n"
+        )
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    give("first")
+    store = opened()
+    store.write("a", b"one")
+    broken.follow(Plan(script=("expired",)))
+    give("second")
+    store.write("a", b"two")
+    store.get({"a": tmp_path / "out"})
+    assert (tmp_path / "out").read_bytes() == b"two"
+    assert broken.counts() == {"expired": 1}
+    give("first")  # it has expired for good
+    broken.follow(Plan(script=("expired",)))
+    with pytest.raises(StorageError, match="expired"):
+        store.write("a", b"three")
+
+
+def test_a_clock_that_is_off_is_named(s3, broken, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", "0.5")
+    broken.follow(Plan(rate=1, kinds=("skewed",)))
+    with pytest.raises(StorageError, match="clock"):
+        opened().write("a", b"x")
+
+
+def test_the_plan_is_the_same_whatever_the_order_of_requests(s3, broken):
+    def injected() -> set[str]:
+        broken.follow(Plan(rate=0.4, kinds=("error_500", "error_502"), only="^PUT", seed=1))
+        opened().put({f"{number}": [memoryview(b"x")] for number in range(20)})
+        return {f"{item}" for item in broken.injected()}
+
+    assert injected() == injected() != set()
