@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 USER_ERROR = 2  # the shell's "misused": wrong data, wrong setting; a retry would fail the same way
 RETRYABLE = 75  # sysexits.h EX_TEMPFAIL: storage or network failed; try again
+PREEMPTED = 85  # told to end, and everything is kept: start it again and it goes on
+FENCED = 76  # another run writes these checkpoints now: this one stops, and must not be tried again
 
 
 class PosttrainError(Exception):
@@ -57,6 +59,22 @@ class StorageError(PosttrainError, OSError):
     """Reading or writing an object failed; a retry may help."""
 
     exit_code = RETRYABLE
+
+
+class DamagedError(DataError):
+    """What is stored is not what was put there: an object is missing, cut short, or holds other bytes."""
+
+
+class FencedError(PosttrainError, RuntimeError):
+    """A newer run has become the writer of the checkpoints that this one writes."""
+
+    exit_code = FENCED
+
+
+class Preempted(PosttrainError):  # noqa: N818  # nothing went wrong
+    """The process was told to end, as a preempted pod is, and did so with all that it had done kept."""
+
+    exit_code = PREEMPTED
 
 
 class GroupError(PosttrainError, RuntimeError):

@@ -27,8 +27,11 @@ from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.taxonomy import METHODS, Kind
+from posttrain.training.settings import CHECKPOINT_SETTINGS
 
 IMAGE_VARIABLE = "POSTTRAIN_IMAGE"
+# Settings that a record says elsewhere, or that change nothing of what is made.
+_NOT_PARAMETERS = {"name", "role", "also", *CHECKPOINT_SETTINGS}
 _RECORDED_LIBRARIES = (
     "posttrain",
     "torch",
@@ -128,6 +131,7 @@ class Stage(Generic[AnySettings]):
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
+    contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""
@@ -275,7 +279,7 @@ def _record(
             ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
             for role, parent in parents.items()
         ],
-        parameters=settings.model_dump(mode="json", exclude={"name", "role", "also"}),
+        parameters=settings.model_dump(mode="json", exclude=_NOT_PARAMETERS),
         facts=work.facts,
         metrics=work.metrics,
         counts=work.counts,

@@ -24,7 +24,9 @@ MAY_IMPORT_AT_TOP = {
     "posttrain/generation/transformers.py",
     "posttrain/training/anchoring.py",
     "posttrain/training/callbacks.py",
+    "posttrain/training/plain.py",
     "posttrain/training/process_trainer.py",
+    "posttrain/training/snapshot.py",
     "posttrain/worlds/countdown_base.py",
 }
 

@@ -141,6 +141,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
             init,
             out,
             progress,
+            counted=counts,
             **arguments,
             **reward_arguments(Rollouts(plan.problems, settings, parents, counts)),
         )

@@ -104,6 +104,8 @@ class Proximal(_OwnObjective):
         refresh: optimizer steps after which π_old becomes π.
     """
 
+    KEPT = ("_old", "_copied_at")
+
     def __init__(self, *args: Any, clip: float, refresh: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._clip, self._refresh, self._copied_at = clip, refresh, -1

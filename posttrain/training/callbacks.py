@@ -17,6 +17,8 @@ _MOST_POINTS = 500
 class Listener(TrainerCallback):
     """Reports progress and keeps the logged curves."""
 
+    KEPT = ("curves",)
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.curves: dict[str, list[list[float]]] = {}

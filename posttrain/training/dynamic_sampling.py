@@ -28,6 +28,7 @@ class SamplesDynamically:
     """
 
     discarded: int = 0
+    KEPT = ("discarded", "_order", "_queue")
 
     def __init__(self, *args: Any, max_resampling: int, **kwargs: Any) -> None:
         import torch

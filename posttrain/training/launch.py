@@ -30,7 +30,7 @@ from posttrain.errors import GroupError, PosttrainError
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.stage import Parents, Stage, Work, versions
-from posttrain.training import handover
+from posttrain.training import handover, keeping
 from posttrain.training.hardware import Nodes, global_batch, processes_here, processes_in_all, refuse_impossible
 from posttrain.training.ranks import is_main
 from posttrain.training.settings import TrainSettings
@@ -39,6 +39,7 @@ COMMAND = ("-m", "posttrain", "rank")  # what Python runs in each process, and t
 _JOB, _WORK = "job.json", "work.json"
 # The agent's word on processes that end; ours is one line.
 _TALK = ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.elastic.agent.server.api")
+_GRACE = 3600  # seconds that a group may take to keep its run when it is told to end; its pod's own limit comes first
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -71,8 +72,16 @@ def run_work(stage: Stage[AnySettings], settings: AnySettings, parents: Parents,
     refuse_impossible(settings)
     size = processes_in_all(settings)
     grouped = size > 1
-    work = _in_group(stage, settings, parents, out) if grouped else stage.run(settings, parents, out, progress)
+    work = _in_group(stage, settings, parents, out) if grouped else _kept(stage, settings, parents, out, progress)
     work.facts |= {"processes": size, "global_batch": global_batch(settings)}
+    return work
+
+
+def _kept(stage: Stage[Any], settings: TrainSettings, parents: Parents, out: Path, progress: Progress) -> Work:
+    """The stage's work in this process, its training kept where the settings say."""
+    with keeping.kept(stage, settings, parents) as run:
+        work = stage.run(settings, parents, out, progress)
+    work.counts |= run.counts if run else {}
     return work
 
 
@@ -84,17 +93,18 @@ def _in_group(stage: Stage[Any], settings: TrainSettings, parents: Parents, out:
     with tempfile.TemporaryDirectory(prefix="posttrain-group-") as name:
         folder = Path(name)
         (folder / _JOB).write_text(job.model_dump_json(), encoding="utf-8")
-        start(processes_here(settings), [*COMMAND, name], folder)
+        start(processes_here(settings), [*COMMAND, name], folder, _GRACE if settings.checkpoint_uri else 30)
         report = folder / _WORK
         # The first process of all is on the first node.
         return handover.load(report.read_text(encoding="utf-8")) if report.is_file() else Work()
 
 
-def start(processes: int, command: list[str], folder: Path) -> None:
+def start(processes: int, command: list[str], folder: Path, grace: int = 30) -> None:
     """Run a Python command in a group of processes on this node, to the end.
 
     Args:
         folder: where the processes leave their failures.
+        grace: seconds that they are given to end when this process is told to.
 
     Raises:
         PosttrainError: the first error that a process left, or GroupError if one was killed.
@@ -116,6 +126,7 @@ def start(processes: int, command: list[str], folder: Path) -> None:
         rdzv_configs={} if alone else {"rank": nodes.rank},
         local_addr=nodes.address if alone else None,
         max_restarts=0,
+        shutdown_timeout=grace,
     )
     for name in _TALK:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -125,6 +136,7 @@ def start(processes: int, command: list[str], folder: Path) -> None:
         except ChildFailedError as error:
             _raise_first(folder, error)
         except SignalException as ended:
+            _raise_left(folder)
             sys.exit(128 + ended.sigval)
 
 
@@ -141,15 +153,21 @@ def _signals_kept() -> Iterator[None]:
 
 
 def _raise_first(folder: Path, failed: Any) -> NoReturn:
+    _raise_left(folder)
+    rank, failure = failed.get_first_failure()
+    how = (
+        f"killed by {signal.Signals(-failure.exitcode).name}"
+        if failure.exitcode < 0
+        else f"ended with {failure.exitcode}"
+    )
+    raise GroupError(f"process {rank} was {how}; its log is above, out of memory is the usual reason") from None
+
+
+def _raise_left(folder: Path) -> None:
+    """Raise the first error that a process left, if any did."""
     left = [Failure.model_validate_json(file.read_text(encoding="utf-8")) for file in folder.glob("failure-*.json")]
     if not left:
-        rank, failure = failed.get_first_failure()
-        how = (
-            f"killed by {signal.Signals(-failure.exitcode).name}"
-            if failure.exitcode < 0
-            else f"ended with {failure.exitcode}"
-        )
-        raise GroupError(f"process {rank} was {how}; its log is above, out of memory is the usual reason") from None
+        return
     first = min(left, key=lambda failure: failure.time)
     kind = getattr(errors, first.error, None)
     if kind is None:
@@ -173,7 +191,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
             for role, paths in job.parents.items()
         }
         progress = (Progress if is_main() else Silence)(settings.name or stage.name)
-        work = stage.run(settings, Parents(opened), job.out, progress)
+        work = _kept(stage, settings, Parents(opened), job.out, progress)
         if is_main():
             work.versions = versions()
             (folder / _WORK).write_text(handover.dump(work), encoding="utf-8")

@@ -22,6 +22,7 @@ class MixesFixed:
     """
 
     fixed: Counter[str]
+    KEPT = ("fixed", "_batches", "_given")
 
     def __init__(self, *args: Any, on_policy_share: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -26,6 +26,8 @@ class SeesDemonstrations:
         ConfigError: the teacher is to move, and its weights are sharded, or the student's are in an adapter.
     """
 
+    KEPT = ("_moving_teacher",)
+
     def __init__(self, *args: Any, teacher_update: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._teacher_update = teacher_update
@@ -43,6 +45,10 @@ class SeesDemonstrations:
     @property
     def _teacher(self) -> Any:
         return self.accelerator.unwrap_model(self.teacher_model)  # type: ignore[attr-defined]
+
+    @property
+    def _moving_teacher(self) -> Any:
+        return self._teacher if self._teacher_update else None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
         import torch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 
@@ -36,6 +37,49 @@ def summed(counts: Counter[Any]) -> Counter[Any]:
     for part in parts:
         total.update(part)  # `+` would drop what was counted to be zero
     return total
+
+
+class Group:
+    """The processes of a run, for what they agree on beside training itself: over the CPU, whatever training uses.
+
+    Every process must make one, and call the same methods in the same order. `gathered` is for a thread beside the
+    main one, and has connections of its own.
+    """
+
+    def __init__(self) -> None:
+        import torch.distributed as group
+
+        self._group: Any = None
+        if group.is_available() and group.is_initialized() and group.get_world_size() > 1:
+            self._group = group
+            # An upload may keep the others waiting for long; a process that dies ends them all anyway.
+            self._main, self._beside = (group.new_group(backend="gloo", timeout=timedelta(days=1)) for _ in range(2))
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Each flag, whether any process has raised it."""
+        if self._group is None:
+            return list(flags)
+        import torch
+
+        raised = torch.tensor(flags, dtype=torch.int32)
+        self._group.all_reduce(raised, op=self._group.ReduceOp.MAX, group=self._main)
+        return [bool(flag) for flag in raised.tolist()]
+
+    def first(self, value: Any) -> Any:
+        """The first process's value, in every process."""
+        if self._group is None:
+            return value
+        values = [value]
+        self._group.broadcast_object_list(values, src=0, group=self._main)
+        return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Every process's value, in every process."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self._group.get_world_size()
+        self._group.all_gather_object(values, value, group=self._beside)
+        return values
 
 
 def is_spread(model: Any) -> bool:

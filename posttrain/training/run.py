@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,13 +42,15 @@ def train(
         trainer_class: a TRL trainer, for example `trl.SFTTrainer`.
         config: its config.
         dataset: a `datasets.Dataset` in a shape that the trainer takes.
-        more: the trainer's own arguments, as `reward_funcs` or `teacher_model`.
+        more: the trainer's own arguments, as `reward_funcs` or `teacher_model`; and `counted`, what the stage itself
+            counts while it trains, which is kept with the run.
 
     Returns:
         The trainer, and the work with the policy's fingerprint, its curves and its last metrics.
 
     Raises:
         ConfigError: the trainer refuses its arguments.
+        Preempted: the process was told to end, and the run is kept (see `posttrain.training.keeping`).
     """
     trainer, work = fit(trainer_class, config, dataset, init, progress, peft_config=lora_config(settings), **more)
     work.facts = save_policy(trained_model(trainer), init, out)
@@ -55,15 +58,25 @@ def train(
 
 
 def fit(
-    trainer_class: Any, config: Any, dataset: Any, init: Artifact, progress: Progress, **more: Any
+    trainer_class: Any,
+    config: Any,
+    dataset: Any,
+    init: Artifact,
+    progress: Progress,
+    counted: Counter[str] | None = None,
+    **more: Any,
 ) -> tuple[Any, Work]:
     """As `train`, but what was trained is left in the trainer: for what is not a policy."""
     quiet()
     from transformers import PrinterCallback
 
     from posttrain.training.callbacks import Listener
+    from posttrain.training.keeping import current_run
+    from posttrain.training.resuming import ResumesExactly
 
-    listener = Listener(progress)
+    listener, run = Listener(progress), current_run()
+    if run:
+        trainer_class = type(trainer_class.__name__, (ResumesExactly, trainer_class), {})
     # The path, not the model: TRL reloads a reference policy from it.
     try:
         trainer = trainer_class(
@@ -77,8 +90,12 @@ def fit(
     except ValueError as error:  # how TRL refuses arguments that do not go together
         raise ConfigError(f"{trainer_class.__name__}: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
+    trainer.counted = counted
     with tracked(config.report_to):
-        trainer.train()
+        if run:
+            run.train(trainer, init, progress)
+        else:
+            trainer.train()
     curves = listener.thinned()
     metrics = {name: points[-1][1] for name, points in curves.items()}
     return trainer, Work(curves=curves, metrics=metrics)

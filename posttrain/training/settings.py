@@ -21,6 +21,21 @@ TRL_NAMES = {
     "seed": "seed",
 }
 
+# Settings of where a run is kept and how it goes on: they change nothing of what it makes.
+CHECKPOINT_SETTINGS = frozenset(
+    {
+        "checkpoint_uri",
+        "checkpoint_steps",
+        "checkpoint_seconds",
+        "checkpoint_patience",
+        "keep_last",
+        "keep_best",
+        "keep_metric",
+        "keep_every",
+        "resume",
+    }
+)
+
 
 class TrainSettings(Settings):
     """Optimisation."""
@@ -52,6 +67,25 @@ class TrainSettings(Settings):
     )
     run_name: str = Field(default="", description="name of the tracked run; empty = the pipeline run's and the stage's")
     trainer_args: dict[str, Any] = Field(default_factory=dict, description="any other argument of TRL's config")
+    checkpoint_uri: str = Field(
+        default="", description="where the run is kept while it trains, a path or s3://bucket/prefix; empty = nowhere"
+    )
+    checkpoint_steps: int = Field(default=0, ge=0, description="optimizer steps between checkpoints; 0 = by time")
+    checkpoint_seconds: float = Field(
+        default=600.0, gt=0, description="seconds between checkpoints, where not by steps"
+    )
+    checkpoint_patience: float = Field(
+        default=3600.0, gt=0, description="seconds without a checkpoint, because its store fails, that end the run"
+    )
+    keep_last: int = Field(default=2, gt=0, description="newest checkpoints that are kept")
+    keep_best: int = Field(default=0, ge=0, description="best checkpoints by keep_metric that are kept, too")
+    keep_metric: str = Field(
+        default="-loss", description="curve that keep_best goes by: the largest, or after a minus the least"
+    )
+    keep_every: int = Field(default=0, ge=0, description="checkpoints of every so many steps are kept, too; 0 = none")
+    resume: Literal["auto", "must", "never"] = Field(
+        default="auto", description="go on from a checkpoint of this very run: if there is one, or only then, or never"
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> TrainSettings:
@@ -63,6 +97,10 @@ class TrainSettings(Settings):
         if self.quantize != "none" and self.strategy != "ddp":
             raise ValueError(
                 f"quantize={self.quantize} with strategy={self.strategy}: quantised weights are not sharded; use ddp"
+            )
+        if self.checkpoint_uri and self.strategy != "ddp":
+            raise ValueError(
+                f"checkpoint_uri with strategy={self.strategy}: sharded states are not kept; use ddp, or leave it out"
             )
         if self.strategy != "ddp" and self.processes == 1:
             raise ValueError(f"strategy={self.strategy} with processes=1: nothing to shard over; use ddp")

@@ -16,6 +16,7 @@ class MeasuresStaleness:
 
     staleness: Counter[int]
     _sampled_at: int = 0
+    KEPT = ("staleness", "_sampled_at")
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         self._sampled_at = self.state.global_step  # type: ignore[attr-defined]

@@ -1,0 +1,94 @@
+"""Manifests of many steps in one object: who lists, judges and thins out thousands of checkpoints reads dozens.
+
+The index only saves reading: what is in it counts as far as the manifest itself is there. An owner writes a segment
+when so many manifests are in none; most runs keep too few for that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from posttrain.storage.layout import INDEX
+from posttrain.storage.manifest import FORMAT, Identity, Manifest
+from posttrain.storage.store import Store
+
+SEGMENT = 256
+_THREADS = 8
+Given = TypeVar("Given")
+Got = TypeVar("Got")
+
+
+def side_by_side(work: Callable[[Given], Got], items: Collection[Given]) -> list[Got]:
+    """Small requests, several at a time; results in the order of items."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(_THREADS, len(items))) as pool:
+        return list(pool.map(work, items))
+
+
+def segments(store: Store) -> dict[str, tuple[int, int]]:
+    """The segments by name, and which steps each is about: first and last."""
+    found = {}
+    for entry in store.list(INDEX):
+        first, _, last = entry.name.removeprefix(INDEX).removesuffix(".json").partition("-")
+        if first.isdigit() and last.isdigit():
+            found[entry.name] = (int(first), int(last))
+    return found
+
+
+def read_index(store: Store) -> dict[int, Manifest]:
+    """Every manifest that is in a segment, by step."""
+    read = side_by_side(store.read, list(segments(store)))
+    return {manifest.step: manifest for content in read if content is not None for manifest in _opened(content)}
+
+
+def write_segment(store: Store, manifests: Collection[Manifest]) -> None:
+    """Write the manifests of steps that no segment is about."""
+    identities = {manifest.identity.digest: manifest.identity for manifest in manifests}
+    content = {
+        "format": FORMAT,
+        "identities": {digest: identity.model_dump(mode="json") for digest, identity in identities.items()},
+        "manifests": [
+            {**json.loads(manifest.model_dump_json(exclude={"identity"})), "identity": manifest.identity.digest}
+            for manifest in manifests
+        ],
+    }
+    steps = [manifest.step for manifest in manifests]
+    store.write(f"{INDEX}{min(steps):010}-{max(steps):010}.json", json.dumps(content).encode())
+
+
+def forget(store: Store, steps: Iterable[int]) -> None:
+    """Remove every segment that is about one of the steps."""
+    gone = set(steps)
+    store.delete(
+        [name for name, (first, last) in segments(store).items() if any(first <= step <= last for step in gone)]
+    )
+
+
+def drop_empty(store: Store, gone: Collection[int], before: Collection[int]) -> None:
+    """Remove the segments all of whose steps are gone.
+
+    Args:
+        before: the steps that there were, with those that are gone.
+    """
+    left = set(before) - set(gone)
+    within = lambda steps, span: any(span[0] <= step <= span[1] for step in steps)  # noqa: E731
+    spans = segments(store).items()
+    store.delete([name for name, span in spans if within(gone, span) and not within(left, span)])
+
+
+def _opened(content: bytes) -> list[Manifest]:
+    """What cannot be read is left to the manifests themselves."""
+    try:
+        read = json.loads(content)
+        identities = {digest: Identity.model_validate(value) for digest, value in read["identities"].items()}
+        return [
+            Manifest.model_validate({**value, "identity": identities[value["identity"]]}) for value in read["manifests"]
+        ]
+    except (ValueError, KeyError, TypeError, ValidationError):
+        return []

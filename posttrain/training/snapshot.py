@@ -1,0 +1,76 @@
+"""Tensors as safetensors files in main memory: copied once, while training waits, and then sent from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# As safetensors calls them; the widest first, so that every tensor starts at a multiple of its own width.
+_NAMES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.bool: "BOOL",
+}
+_ORDER = list(_NAMES)
+
+
+class HostCopies:
+    """Buffers in main memory, one a file: allocated when a file is first copied, or outgrows its buffer, and reused.
+
+    What a copy returns is overwritten by the next copy of that file.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def copy(self, files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, list[memoryview]]:
+        """Copy the tensors of each file; returns the pieces of the files.
+
+        Raises:
+            KeyError: safetensors has no such type.
+        """
+        pieces = {name: self._copy(name, tensors) for name, tensors in files.items()}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the copies are only queued
+        return pieces
+
+    def _copy(self, file: str, tensors: Mapping[str, Tensor]) -> list[memoryview]:
+        described, size = {}, 0
+        for name in sorted(tensors, key=lambda name: (_ORDER.index(tensors[name].dtype), name)):
+            tensor, start = tensors[name], size
+            size += tensor.numel() * tensor.element_size()
+            described[name] = {
+                "dtype": _NAMES[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": [start, size],
+            }
+        buffer = self._buffer(file, size)
+        for name, place in described.items():
+            start, end = place["data_offsets"]
+            tensor = tensors[name]
+            if end > start:
+                buffer[start:end].view(tensor.dtype).view(tensor.shape).copy_(tensor, non_blocking=True)
+        header = json.dumps({"__metadata__": {"format": "pt"}, **described}).encode()
+        header += b" " * (-len(header) % 8)
+        data = memoryview(buffer.numpy())[:size]
+        return [memoryview(len(header).to_bytes(8, "little") + header), data]
+
+    def _buffer(self, file: str, size: int) -> Tensor:
+        held = self._buffers.get(file)
+        if held is None or held.numel() < size:
+            self._buffers.pop(file, None)
+            held = None  # freed before another is allocated
+            self._buffers[file] = torch.empty(size, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+        return self._buffers[file]
