@@ -10,12 +10,12 @@ from posttrain.storage.store import Store, open_store
 from tests.disk import small_disk
 from tests.faults.drill import OPERATIONS, Drill
 from tests.faults.proxy import AFTER, Plan, Proxy, proxy
-from tests.s3 import BUCKET, Server, s3, s3_server
+from tests.s3 import BUCKET, Server, _moto, s3, s3_server
 
 __all__ = ["s3", "s3_server", "small_disk"]
 pytestmark = pytest.mark.xdist_group("s3")
 
-TIMEOUT, PATIENCE = 0.5, 6.0
+TIMEOUT, PATIENCE = 0.5, 20.0
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def opened() -> Store:
 def test_an_operation_is_right_whatever_befalls_its_requests(operation, s3, broken, tmp_path):
     drill, injected = Drill(opened(), s3, tmp_path), 0
     for seed in range(1, 5):
-        broken.follow(Plan(seed=seed, rate=0.5, stall=3 * TIMEOUT, drip=10e6))
+        broken.follow(Plan(seed=seed, rate=0.35, stall=3 * TIMEOUT, drip=10e6))
         assert drill.run(operation) == "right", drill.refusal
         injected += broken.counts().total()
     assert injected > 0
@@ -113,33 +113,31 @@ def test_a_full_disk_is_named_and_leaves_nothing(s3, broken, small_disk):
     assert not list(small_disk.iterdir())
 
 
-def test_expired_credentials_are_renewed(s3, broken, tmp_path, monkeypatch):
-    """Credentials that a cluster renews in a mounted file; boto3 reads it once."""
+def test_expired_credentials_are_renewed(tmp_path, monkeypatch, broken):
+    """Credentials that a cluster renews in a mounted file, which boto3 reads once; moto takes sessions' tokens."""
     file = tmp_path / "credentials"
 
     def give(token: str) -> None:
-        environment = s3.environment
-        file.write_text(
-            f"[default]\naws_access_key_id={environment['AWS_ACCESS_KEY_ID']}\n"
-            f"aws_secret_access_key={environment['AWS_SECRET_ACCESS_KEY']}\naws_session_token={token}\n"
-        )
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_session_token": token}
+        file.write_text("[default]\n" + "".join(f"{name}={value}\n" for name, value in keys.items()))
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    give("first")
-    store = opened()
-    store.write("a", b"one")
-    broken.follow(Plan(script=("expired",)))
-    give("second")
-    store.write("a", b"two")
-    store.get({"a": tmp_path / "out"})
-    assert (tmp_path / "out").read_bytes() == b"two"
-    assert broken.counts() == {"expired": 1}
-    give("first")  # it has expired for good
-    broken.follow(Plan(script=("expired",)))
-    with pytest.raises(StorageError, match="expired"):
+    monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", "1")
+    with _moto() as server, proxy(server.url, Plan(script=("", "expired"))) as line:
+        server.client.create_bucket(Bucket=BUCKET)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
+        give("first")
+        store = opened()
+        store.write("a", b"one")
+        with pytest.raises(StorageError, match="expired.*renew"):
+            store.write("a", b"two")
+        give("second")
         store.write("a", b"three")
+        store.get({"a": tmp_path / "out"})
+        assert (tmp_path / "out").read_bytes() == b"three"
+        assert line.counts() == {"expired": 1}
 
 
 def test_a_clock_that_is_off_is_named(s3, broken, monkeypatch):
