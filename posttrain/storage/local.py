@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from posttrain.errors import DataError, StorageError
-from posttrain.storage.store import Entry, Source, checked_name
-
-_PARTIAL = ".partial-"
+from posttrain.storage.store import PARTIAL, Entry, Source, checked_name
 
 
 class LocalStore:
@@ -28,7 +26,7 @@ class LocalStore:
         with self._errors():
             found = {path.relative_to(self._root).as_posix(): path for path in top.rglob("*") if path.is_file()}
         for name in sorted(found):
-            if name.startswith(prefix) and not found[name].name.startswith(_PARTIAL):
+            if name.startswith(prefix) and not found[name].name.startswith(PARTIAL):
                 try:
                     about = found[name].stat()
                 except FileNotFoundError:  # removed since
@@ -66,7 +64,7 @@ class LocalStore:
                 raise DataError(f"{self.uri}/{name}: no such file")
             with self._errors():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f"{_PARTIAL}{path.name}")
+                partial = path.with_name(f"{PARTIAL}{path.name}")
                 shutil.copyfile(self._path(name), partial)
                 partial.replace(path)
 
@@ -93,7 +91,7 @@ class LocalStore:
         """See `Store`."""
         swept, before = 0, time.time() - older
         with self._errors():
-            for path in self._root.rglob(f"{_PARTIAL}*"):
+            for path in self._root.rglob(f"{PARTIAL}*"):
                 if path.stat().st_mtime < before:
                     path.unlink(missing_ok=True)
                     swept += 1
@@ -107,7 +105,7 @@ class LocalStore:
         """A file to be written beside the object, and gone afterwards."""
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=target.parent)
+        descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=target.parent)
         os.close(descriptor)
         try:
             yield Path(partial)

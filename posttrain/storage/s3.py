@@ -1,114 +1,151 @@
-"""A store in S3: AWS, MinIO, SeaweedFS, Ceph or any other by its endpoint.
-
-Credentials, region and endpoint come by boto3's standard chain (environment, profile, IRSA; `AWS_ENDPOINT_URL` for
-the others) and appear in no message.
-"""
+"""A store in S3: AWS, MinIO, SeaweedFS, Ceph or any other by its endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import DataError, StorageError
+from posttrain.storage.failures import explained
+from posttrain.storage.options import S3Options, client
+from posttrain.storage.retries import Result, Retries, may_pass
 from posttrain.storage.store import Entry, Source, checked_name
+from posttrain.storage.transfer import Transfer
 from posttrain.storage.uris import Place
+
+_BATCH = 1000  # names that one request may delete
+
+# What a page of a list calls the place where it ends, and what the request for the next one calls it.
+_FOLLOWING = {
+    "NextContinuationToken": "ContinuationToken",
+    "NextKeyMarker": "KeyMarker",
+    "NextUploadIdMarker": "UploadIdMarker",
+}
 
 
 class S3Store:
     """Objects below a prefix of a bucket."""
 
-    def __init__(self, place: Place) -> None:
-        self.uri, self._bucket = place.uri, place.bucket
+    def __init__(self, place: Place, options: S3Options) -> None:
+        self.uri, self._place, self._options = place.uri, place, options
         self._prefix = f"{place.path}/" if place.path else ""
 
     @cached_property
     def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
+        return client(self._options)
 
-        return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 5}))
+    @cached_property
+    def _transfer(self) -> Transfer:
+        return Transfer(self._client, self._place.bucket, self._options)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """See `Store`."""
-        with self._errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            for page in pages:
+        with explained(self._place):
+            for page in self._pages("list_objects_v2", Prefix=self._prefix + prefix):
                 for item in page.get("Contents", []):
                     name = item["Key"].removeprefix(self._prefix)
                     # Consoles mark empty folders by objects whose key ends in a slash; those are not data.
                     if name and not name.endswith("/"):
-                        yield Entry(checked_name(name, self.uri), item["Size"], item["LastModified"].timestamp())
+                        checked_name(name, self.uri)
+                        yield Entry(name, item["Size"], item["LastModified"].timestamp(), item["ETag"])
 
     def read(self, name: str) -> bytes | None:
         """See `Store`."""
-        with self._errors():
+        with explained(self._place):
             try:
-                body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
+                return self._retried(self._read, self._prefix + name)
             except self._client.exceptions.NoSuchKey:
                 return None
-        return body
 
     def write(self, name: str, content: bytes) -> None:
         """See `Store`."""
-        with self._errors():
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content)
+        self.put({name: [memoryview(content)]})
 
     def create(self, name: str, content: bytes) -> bool:
         """See `Store`."""
         from botocore.exceptions import ClientError
 
-        with self._errors():
+        tries = 0
+
+        def put() -> None:
+            nonlocal tries
+            tries += 1
+            self._ask("put_object", Key=self._prefix + name, Body=content, IfNoneMatch="*", **self._options.at_rest)
+
+        with explained(self._place):
             try:
-                self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, IfNoneMatch="*")
+                self._retried(put)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                if error.response["Error"]["Code"] != "PreconditionFailed":
                     raise
-                return False
+                # If an earlier try made it, though its answer was lost, what is there is ours.
+                return tries > 1 and self.read(name) == content
         return True
 
     def get(self, files: Mapping[str, Path]) -> None:
         """See `Store`."""
-        for name, path in files.items():
-            with self._errors():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._client.download_file(self._bucket, self._prefix + name, str(path))
+        with explained(self._place):
+            self._transfer.get({self._prefix + name: path for name, path in files.items()})
 
     def put(self, sources: Mapping[str, Source]) -> None:
         """See `Store`."""
-        with self._errors():
-            for name, source in sources.items():
-                if isinstance(source, Path):
-                    self._client.upload_file(str(source), self._bucket, self._prefix + name)
-                else:
-                    self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=b"".join(source))
+        with explained(self._place):
+            self._transfer.put({self._prefix + name: source for name, source in sources.items()})
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Store`."""
-        with self._errors():
-            for name in names:
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        keys = [self._prefix + name for name in names]
+        with explained(self._place):
+            for start in range(0, len(keys), _BATCH):
+                for key in self._kept(keys[start : start + _BATCH]):
+                    self._retried(self._ask, "delete_object", Key=key)
 
     def sweep(self, older: float) -> int:
         """See `Store`."""
-        return 0
+        swept, before = 0, time.time() - older
+        with explained(self._place):
+            for page in self._pages("list_multipart_uploads", Prefix=self._prefix):
+                for upload in page.get("Uploads", []):
+                    if upload["Initiated"].timestamp() < before:
+                        swept += self._abort(upload["Key"], upload["UploadId"])
+        return swept
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turns boto3's errors into ours, naming the URI only."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
+    def _abort(self, key: str, upload: str) -> bool:
         try:
-            yield
-        except (BotoCoreError, ClientError, Boto3Error) as error:
-            if isinstance(error, ClientError) and error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                raise DataError(f"{self.uri}: nothing there; check bucket and key") from error
-            reason = str(error).splitlines()[0]
-            raise StorageError(
-                f"{self.uri}: {reason}; check credentials, endpoint (AWS_ENDPOINT_URL) and bucket"
-            ) from error
+            self._retried(self._ask, "abort_multipart_upload", Key=key, UploadId=upload)
+        except self._client.exceptions.NoSuchUpload:  # completed or aborted since
+            return False
+        return True
+
+    def _kept(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys that are still there after one request to delete them all, which not every store knows."""
+        from botocore.exceptions import ClientError
+
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        try:
+            answer = self._retried(self._ask, "delete_objects", Delete=objects)
+        except ClientError as error:
+            if may_pass(error):
+                raise
+            return keys
+        return [item["Key"] for item in answer.get("Errors", [])]
+
+    def _read(self, key: str) -> bytes:
+        body: bytes = self._ask("get_object", Key=key, ChecksumMode="ENABLED")["Body"].read()
+        return body
+
+    def _pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
+        while True:
+            page = self._retried(self._ask, operation, **arguments)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            arguments |= {asked: page[told] for told, asked in _FOLLOWING.items() if page.get(told)}
+
+    def _retried(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        return Retries(self._options.patience)(work, *args, **kwargs)
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        return getattr(self._client, operation)(Bucket=self._place.bucket, **arguments)

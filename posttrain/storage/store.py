@@ -7,25 +7,30 @@ everything that must be decided once (a commit, a claim) is decided by it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from posttrain.errors import DataError
+from posttrain.storage.options import S3Options, options_from
 from posttrain.storage.uris import Place, parse
 
 # What can be stored: a file, or the pieces of one in memory, which are sent without being joined.
 Source = Path | Sequence[memoryview]
 
+PARTIAL = ".partial-"  # begins the names of files that are not whole yet
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored object: its name, its size in bytes, and when it was written (seconds since the epoch)."""
+    """A stored object: its name, its size in bytes, when it was written (seconds since the epoch); in S3 its ETag."""
 
     name: str
     size: int
     modified: float
+    etag: str = ""
 
 
 class Store(Protocol):
@@ -46,7 +51,10 @@ class Store(Protocol):
         """Put or replace a small object in one step."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Put a small object unless there is one: of any number of writers, one is told True."""
+        """Put a small object unless there is one: of any number of writers, one is told True.
+
+        The content should tell the writer, so that it knows its own object again if the store's answer was lost.
+        """
 
     def get(self, files: Mapping[str, Path]) -> None:
         """Fetch objects into files, side by side; a file has its name once it is whole.
@@ -65,16 +73,20 @@ class Store(Protocol):
         """Remove what writers that died left half-written more than `older` seconds ago; returns how many."""
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, options: S3Options | None = None) -> Store:
     """The store at a path, `file://…` or `s3://bucket/prefix`. Nothing is asked of it yet.
 
+    Args:
+        uri: where its objects lie.
+        options: how to reach S3, if not as the environment says (`options.py`).
+
     Raises:
-        ConfigError: the scheme is unknown, or no bucket is named.
+        ConfigError: the scheme is unknown, no bucket is named, or a variable of the environment is wrong.
     """
-    return _store(parse(uri))
+    return _store(parse(uri), options)
 
 
-def open_object(uri: str) -> tuple[Store, str]:
+def open_object(uri: str, options: S3Options | None = None) -> tuple[Store, str]:
     """The store that an object lies in, and its name there.
 
     Raises:
@@ -82,14 +94,14 @@ def open_object(uri: str) -> tuple[Store, str]:
     """
     place = parse(uri)
     above, _, name = place.path.rpartition("/")
-    return _store(replace(place, path=above or ("." if place.scheme == "file" else ""))), name
+    return _store(replace(place, path=above or ("." if place.scheme == "file" else "")), options), name
 
 
-def _store(place: Place) -> Store:
+def _store(place: Place, options: S3Options | None) -> Store:
     if place.scheme == "s3":
         from posttrain.storage.s3 import S3Store
 
-        return S3Store(place)
+        return S3Store(place, options or options_from(os.environ))
     from posttrain.storage.local import LocalStore
 
     return LocalStore(place.uri, Path(place.path))

@@ -1,0 +1,87 @@
+"""What went wrong with an object store, in one line with the remedy; credentials appear in none."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from posttrain.errors import DataError, PosttrainError, StorageError
+from posttrain.storage.retries import Damaged, GaveUp
+from posttrain.storage.uris import Place
+
+# The code of a refusal → what it means, and what to do.
+_REFUSALS = {
+    "NoSuchBucket": "there is no bucket {bucket!r}; create it, or check its name and AWS_ENDPOINT_URL",
+    "AccessDenied": "permission denied; allow these credentials s3:ListBucket on the bucket, and s3:GetObject, "
+    "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+    "SignatureDoesNotMatch": "the secret does not fit the access key; check AWS_SECRET_ACCESS_KEY",
+    "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
+    "ExpiredToken": "the session's credentials have expired; renew them",
+    "PreconditionFailed": "an object was replaced while it was fetched; fetch again",
+}
+_SAME = {  # answers to HEAD have no body and so no code; and versitygw has a word of its own
+    "403": "AccessDenied",
+    "Forbidden": "AccessDenied",
+    "412": "PreconditionFailed",
+    "XAdminUserNotFound": "InvalidAccessKeyId",
+}
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+
+
+@contextmanager
+def explained(place: Place) -> Iterator[None]:
+    """Turn what boto3, the network and the disk raise into errors of ours.
+
+    Raises:
+        DataError: there is no such object.
+        StorageError: everything else.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except PosttrainError:
+        raise
+    except GaveUp as spent:
+        raise _as_ours(spent.__cause__ or spent, place, f" ({spent})") from spent.__cause__
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise _as_ours(error, place) from error
+
+
+def absent(error: Exception) -> bool:
+    """Whether a store says that there is no such object."""
+    return _code(error) in _ABSENT
+
+
+def _as_ours(error: BaseException, place: Place, tried: str = "") -> PosttrainError:
+    code = _code(error)
+    code = _SAME.get(code, code)
+    if code in _ABSENT:
+        return DataError(f"{place.uri}: nothing there; check bucket and key")
+    if code in _REFUSALS:
+        return StorageError(f"{place.uri}: {_REFUSALS[code].format(bucket=place.bucket)}{tried}")
+    if code in _ELSEWHERE:
+        region = _said(error).get("Region", "")
+        remedy = f"set AWS_REGION to {region}" if region else "set AWS_REGION to the bucket's"
+        return StorageError(f"{place.uri}: the bucket is in another region than the request was signed for; {remedy}")
+    if isinstance(error, OSError) and error.filename:
+        remedy = "free some room" if error.errno == errno.ENOSPC else "check the path and its owner"
+        return StorageError(f"{error.filename}: {error.strerror}; {remedy} or choose another place")
+    if isinstance(error, Damaged):
+        return StorageError(f"{place.uri}: {error}{tried}; the object, or the way to it, is damaged: send it again")
+    reason = f"{code}: {_said(error).get('Message')}" if code else str(error) or type(error).__name__
+    remedy = "check credentials, endpoint (AWS_ENDPOINT_URL) and bucket"
+    return StorageError(f"{place.uri}: {reason.splitlines()[0]}{tried}; {remedy}")
+
+
+def _code(error: BaseException) -> str:
+    return str(_said(error).get("Code", ""))
+
+
+def _said(error: BaseException) -> Any:
+    """What the store said, if it was the store."""
+    response = getattr(error, "response", None)
+    return response.get("Error", {}) if isinstance(response, dict) else {}
