@@ -1,31 +1,48 @@
-"""CRC-64/NVME, the checksum that S3 keeps of whole objects: fast, and that of a whole follows from those of its parts."""
+"""Checksums that S3 keeps of whole objects: fast, and that of a whole follows from those of its parts.
+
+What we send gets CRC-64/NVME; what others sent may have another.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Bytes that one read, checksum and write take at a time: large enough for few calls, small enough for the CPU's cache.
 BLOCK = 256 * 1024
 
+OURS = "CRC64NVME"
+_BYTES = {OURS: 8, "CRC32C": 4, "CRC32": 4}
 
-def checksum(data: memoryview | bytes, before: int = 0) -> int:
+
+def checksum(data: memoryview | bytes, before: int = 0, kind: str = OURS) -> int:
     """The checksum of `data` following on bytes whose checksum is `before`. It leaves Python's lock meanwhile."""
-    from awscrt.checksums import crc64nvme
+    from awscrt import checksums
 
-    return crc64nvme(data, before)
+    value: int = getattr(checksums, kind.lower())(data, before)
+    return value
 
 
-def combined(parts: Iterable[tuple[int, int]]) -> int:
+def combined(parts: Iterable[tuple[int, int]], kind: str = OURS) -> int:
     """The checksum of a whole from (checksum, length) of its parts, in order."""
-    from awscrt.checksums import combine_crc64nvme
+    from awscrt import checksums
 
-    whole = 0
+    combine, whole = getattr(checksums, f"combine_{kind.lower()}"), 0
     for value, length in parts:
-        whole = combine_crc64nvme(whole, value, length)
+        whole = combine(whole, value, length)
     return whole
 
 
-def encoded(value: int) -> str:
+def encoded(value: int, kind: str = OURS) -> str:
     """As S3 writes it in headers."""
-    return base64.b64encode(value.to_bytes(8, "big")).decode()
+    return base64.b64encode(value.to_bytes(_BYTES[kind], "big")).decode()
+
+
+def kept(head: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind and the value of the checksum that a store keeps of an object; no value where it keeps none.
+
+    Some keep one of the parts' sums, marked by their number, which says nothing of the bytes by itself.
+    """
+    found = {kind: head.get(f"Checksum{kind}", "") for kind in _BYTES}
+    return next(((kind, value) for kind, value in found.items() if value and "-" not in value), (OURS, ""))

@@ -19,6 +19,7 @@ _REFUSALS = {
     "SignatureDoesNotMatch": "the secret does not fit the access key; check AWS_SECRET_ACCESS_KEY",
     "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
     "ExpiredToken": "the session's credentials have expired; renew them",
+    "RequestTimeTooSkewed": "the clock of this machine is off; set it",
     "PreconditionFailed": "an object was replaced while it was fetched; fetch again",
 }
 _SAME = {  # answers to HEAD have no body and so no code; and versitygw has a word of its own

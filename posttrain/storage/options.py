@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -120,7 +120,16 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
         config=config,
     )
     made.meta.events.register("before-call.s3", _ask_no_leave)
+    made.meta.events.register("after-call.s3", partial(_renew, made))
     return made
+
+
+def _renew(made: Any, parsed: Mapping[str, Any], **_: Any) -> None:
+    """boto3 asks again for credentials whose end it knows; a file that it read once may have been renewed since."""
+    import boto3
+
+    if parsed.get("Error", {}).get("Code") == "ExpiredToken" and (found := boto3.session.Session().get_credentials()):
+        made._request_signer._credentials = found
 
 
 def _ask_no_leave(params: dict[str, Any], **_: Any) -> None:

@@ -56,7 +56,7 @@ class Retries:
             Stopped: `stop` was called meanwhile.
         """
         tries, began = 0, 0.0
-        while True:
+        while not self.stopped:
             try:
                 return work(*args, **kwargs)
             except Exception as error:
@@ -67,8 +67,8 @@ class Retries:
                     raise
                 if now + wait > began + self._patience:
                     raise GaveUp(tries, now - began) from error
-            if self._stopped.wait(wait):
-                raise Stopped
+            self._stopped.wait(wait)
+        raise Stopped
 
     @property
     def stopped(self) -> bool:
@@ -84,16 +84,17 @@ def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     from http.client import HTTPException
 
-    from botocore.exceptions import ClientError, HTTPClientError, SSLError
+    from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     from posttrain.errors import PosttrainError
 
-    if isinstance(error, ClientError):
+    if isinstance(error, boto.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or status == 429 or error.response["Error"]["Code"] in _PASSING
-    if isinstance(error, PosttrainError | SSLError):
+    if isinstance(error, PosttrainError | boto.SSLError):
         return False
-    passing = (HTTPClientError, HTTPError, HTTPException, ResponseParserError, Damaged, ConnectionError, TimeoutError)
-    return isinstance(error, passing)
+    network = (boto.HTTPClientError, boto.ConnectionError, HTTPError, HTTPException, ConnectionError, TimeoutError)
+    spoiled = (Damaged, boto.IncompleteReadError, boto.FlexibleChecksumError, ResponseParserError)
+    return isinstance(error, network + spoiled)

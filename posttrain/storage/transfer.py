@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from posttrain.errors import DataError
-from posttrain.storage.checksums import checksum, combined, encoded
+from posttrain.storage.checksums import checksum, combined, encoded, kept
 from posttrain.storage.failures import absent
 from posttrain.storage.options import S3Options
 from posttrain.storage.retries import Damaged, may_pass
@@ -40,6 +40,7 @@ class _Fetch:
     path: Path
     size: int
     etag: str
+    kind: str
     checksum: str  # empty where the store keeps none of the whole
     partial: Path  # the file until it is whole
     parts: list[tuple[int, Future[int]]] = field(default_factory=list)
@@ -119,14 +120,14 @@ class Transfer:
         except ClientError as error:
             if may_pass(error):
                 raise
-            # An answer to HEAD has no body that tells a wrong secret from a missing right, a bucket from an object.
+            # An answer to HEAD has no body, which would tell what is missing, or what is wrong with the request.
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
-            if not absent(error):
-                raise
-            raise DataError(f"s3://{self._bucket}/{key}: nothing there; check bucket and key") from error
-        whole = head.get("ChecksumCRC64NVME", "")  # some stores keep one of the parts' sums, marked by their number
+            if absent(error):
+                raise DataError(f"s3://{self._bucket}/{key}: nothing there; check bucket and key") from error
+            self._ask("get_object", key, Range="bytes=0-0")["Body"].close()
+            raise Damaged(f"{key}: may be fetched and not be asked after: {error}") from error
         partial = path.with_name(f"{PARTIAL}{uuid4().hex}")
-        return _Fetch(key, path, head["ContentLength"], head["ETag"], "" if "-" in whole else whole, partial)
+        return _Fetch(key, path, head["ContentLength"], head["ETag"], *kept(head), partial)
 
     def _fetch(self, workers: Workers, fetch: _Fetch, size: int) -> None:
         fetch.parts = [
@@ -154,7 +155,7 @@ class Transfer:
             while at < end and not workers.retries.stopped and time.monotonic() < until:
                 got = _read(raw, block[: end - at])
                 _write(fetch.partial, file, block[:got], at)
-                value, at = checksum(block[:got], value), at + got
+                value, at = checksum(block[:got], value, fetch.kind), at + got
         except Damaged:
             raw.close()
             if at == began:
@@ -166,7 +167,7 @@ class Transfer:
         return at, value
 
     def _compare(self, workers: Workers, fetch: _Fetch, size: int) -> None:
-        whole = encoded(combined((part.result(), length) for length, part in fetch.parts))
+        whole = encoded(combined(((part.result(), length) for length, part in fetch.parts), fetch.kind), fetch.kind)
         if fetch.checksum and whole != fetch.checksum:
             self._fetch(workers, fetch, size)
             raise Damaged(f"{fetch.key}: its checksum is {whole}, not {fetch.checksum} as the store says")
@@ -180,8 +181,8 @@ class Transfer:
         _same(upload.key, sent, answer)
 
     def _begin(self, upload: _Upload) -> None:
-        kept = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"} if self._checked else {}
-        upload.number = self._ask("create_multipart_upload", upload.key, **kept, **self._at_rest)["UploadId"]
+        keep = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"} if self._checked else {}
+        upload.number = self._ask("create_multipart_upload", upload.key, **keep, **self._at_rest)["UploadId"]
 
     def _send_part(self, upload: _Upload, number: int, body: Stretch) -> tuple[int, str]:
         value = body.checksum()
@@ -204,14 +205,14 @@ class Transfer:
             {"PartNumber": number, "ETag": etag, **self._sum(encoded(value))}
             for number, (_, value, etag) in enumerate(sent, start=1)
         ]
-        kept = {"ChecksumType": "FULL_OBJECT", **self._sum(whole)} if self._checked else {}
+        keep = {"ChecksumType": "FULL_OBJECT", **self._sum(whole)} if self._checked else {}
         try:
             answer = self._ask(
                 "complete_multipart_upload",
                 upload.key,
                 UploadId=upload.number,
                 MultipartUpload={"Parts": parts},
-                **kept,
+                **keep,
             )
         except self._client.exceptions.NoSuchUpload:  # an earlier try succeeded, and its answer was lost
             answer = self._ask("head_object", upload.key, ChecksumMode="ENABLED")
