@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench study evidence recipes clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
+
+faults: $(INSTALLED) ## Kill training runs at random moments, and see what keeping a run costs (long)
+	PYTHONPATH=. $(BIN)/python benchmarks/kills.py
+	PYTHONPATH=. $(BIN)/python benchmarks/stall.py
 
 study: $(INSTALLED) ## Run every short sequence of steps in every world (hours; resumable), and write docs/evidence.md
 	PYTHONPATH=. $(BIN)/python study/run.py

@@ -71,7 +71,7 @@ class FencedError(PosttrainError, RuntimeError):
     exit_code = FENCED
 
 
-class Preempted(PosttrainError):  # noqa: N818  # nothing went wrong
+class Preempted(PosttrainError):
     """The process was told to end, as a preempted pod is, and did so with all that it had done kept."""
 
     exit_code = PREEMPTED

@@ -36,7 +36,7 @@ from posttrain.training.settings import CHECKPOINT_SETTINGS, TrainSettings
 
 # Settings that change nothing of what is trained; `processes` may be 0, for as many as there are GPUs.
 _NOT_IDENTITY = {
-    *("name", "role", "also", "accept_provenance", "processes", "track", "run_name"),
+    *("name", "role", "also", "accept_provenance", "processes", "logging_steps", "track", "run_name"),
     *CHECKPOINT_SETTINGS,
 }
 _VERSIONS = ("torch", "transformers", "trl")
@@ -192,7 +192,7 @@ def identity_of(stage: Stage[Any], settings: TrainSettings, parents: Parents) ->
 
 
 def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Source]:
-    """What belongs to the policy beside its weights: its config and its tokenizer. By them, a checkpoint is a policy."""
+    """What a checkpoint needs beside the weights to be a policy: its config, and its tokenizer."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapters = getattr(model, "peft_config", {})
     plain = model.get_base_model() if adapters else model
@@ -207,9 +207,9 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
 
 def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path) -> str:
     """Fetch what the processes of this node read, by the first of them; returns what is wrong with it."""
-    local, here = (int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
-    first = int(os.environ.get("RANK", 0)) - local
-    read = [files_of(rank) for rank in range(first, first + here)]
+    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    here = range(rank - local, rank - local + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    read = [files_of(each) for each in here]
     try:
         if local == 0:
             checkpoints.restore(manifest, directory, lambda name: any(reads(name) for reads in read))

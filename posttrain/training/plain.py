@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +39,11 @@ def packed(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return {_KIND: "array", "type": str(value.dtype), "items": value.tolist()}
     if isinstance(value, dict):
         items = [[packed(k, tensors, path), packed(v, tensors, f"{path}.{k}")] for k, v in value.items()]
-        return {_KIND: "dict", "items": items}
+        return {_KIND: "counter" if isinstance(value, Counter) else "dict", "items": items}
     if isinstance(value, list | tuple | deque):
         items = [packed(each, tensors, f"{path}.{number}") for number, each in enumerate(value)]
-        return items if isinstance(value, list) else {_KIND: "deque" if isinstance(value, deque) else "tuple", "items": items}
+        kind = "deque" if isinstance(value, deque) else "tuple"
+        return items if isinstance(value, list) else {_KIND: kind, "items": items}
     raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
@@ -69,15 +70,16 @@ def unpacked(value: Any, tensors: Mapping[str, Tensor], old: Any, device: Any) -
         return old
     if kind == "array":
         return np.array(value["items"], dtype=value["type"])
-    if kind == "dict":
-        return _dict(value["items"], tensors, old if isinstance(old, dict) else {}, device)
+    if kind in ("dict", "counter"):
+        kept = old if isinstance(old, dict) else Counter() if kind == "counter" else {}
+        return _dict(value["items"], tensors, kept, device)
     items = [unpacked(each, tensors, None, device) for each in value["items"]]
     if kind == "tuple":
         return tuple(items)
-    kept = old if isinstance(old, deque) else deque()
-    kept.clear()
-    kept.extend(items)
-    return kept
+    queue = old if isinstance(old, deque) else deque()
+    queue.clear()
+    queue.extend(items)
+    return queue
 
 
 def _dict(items: list[Any], tensors: Mapping[str, Tensor], kept: Any, device: Any) -> Any:

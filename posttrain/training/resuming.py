@@ -42,7 +42,7 @@ class ResumesExactly:
     KEPT: ClassVar[tuple[str, ...]] = (
         *_LOGGED,
         # TRL's: batches that are trained on again, what goes into the next log, and what adapts
-        *("_step", "_buffered_inputs", "_metrics", "_logs", "_total_train_tokens"),
+        *("_step", "_buffered_inputs", "_metrics", "_stored_metrics", "_logs", "_total_train_tokens"),
         *("_pending_metrics", "_pending_extra_logs", "entropy_coef", "_last_world_entropy"),
         # the stage's own counter, and a reference that follows the policy
         *("counted", "_moving_reference"),
@@ -108,6 +108,7 @@ class ResumesExactly:
         for name, holder in holders.items():
             names = {attribute for cls in type(holder).__mro__ for attribute in vars(cls).get("KEPT", ())}
             yield name, holder, {each: getattr(holder, each) for each in sorted(names) if hasattr(holder, each)}
+
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """What has a state of its own that every process shares."""
         trainer: Any = self
@@ -200,7 +201,8 @@ def _random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    legacy = np.random.get_state()  # noqa: NPY002  # what libraries draw from
+    state = {"python": random.getstate(), "numpy": legacy, "torch": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
@@ -209,7 +211,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
     import torch
 
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])

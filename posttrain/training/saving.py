@@ -27,6 +27,7 @@ from posttrain.storage.manifest import FileRef, World
 from posttrain.storage.store import Source
 from posttrain.training.ranks import Group, is_main
 
+
 @dataclass(frozen=True)
 class Cadence:
     """How often: every so many steps, or else seconds; and after how many without success a run is given up."""

@@ -1,0 +1,63 @@
+"""A run that is told to end and started again makes, bit for bit, what one that was left alone makes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.errors import Preempted
+from posttrain.training.callbacks import Listener
+from tests.training.jobs import record, run, same_weights
+from tests.training.kept_jobs import JOBS, job, made
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("resuming")
+    made(home)
+    return home
+
+
+def end_after(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Have this process told to end within those steps, as a pod is that must go."""
+    listen = Listener.on_step_end
+
+    def told(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        listen(self, args, state, control, **more)
+        if state.global_step in steps:
+            steps.remove(state.global_step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Listener, "on_step_end", told)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_it_goes_on_exactly(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    stage, settings, parents = job(home, name)
+    alone = run(stage, tmp_path / "alone", settings, **parents)
+    ends = {4, 5}  # at the end of the first epoch, for most, and within the second; within a batch that is used again
+    end_after(monkeypatch, ends)
+    kept = settings | {"checkpoint_uri": str(tmp_path / "kept"), "checkpoint_steps": 100}
+    for _ in range(2):
+        with pytest.raises(Preempted):
+            run(stage, tmp_path / "ended", kept, **parents)
+    again = run(stage, tmp_path / "again", kept, **parents)
+    assert not ends and same_weights(alone, again)
+    once, twice = record(alone), record(again)
+    assert once.digest == twice.digest and once.parameters == twice.parameters
+    assert (once.curves, once.trace) == (twice.curves, twice.trace)
+    assert twice.counts == once.counts | {"checkpoints": 1, "resumed_from_step": 5}
+
+
+@pytest.mark.parametrize("name", ["sft", "grpo"])
+def test_a_finished_run_leads_straight_to_its_end(home: Path, tmp_path: Path, name: str) -> None:
+    stage, settings, parents = job(home, name)
+    kept = settings | {"checkpoint_uri": str(tmp_path / "kept"), "checkpoint_steps": 100, "resume": "auto"}
+    first = run(stage, tmp_path / "first", kept, **parents)
+    again = run(stage, tmp_path / "again", kept | {"resume": "must"}, **parents)
+    assert same_weights(first, again) and record(first).curves == record(again).curves
+    assert record(again).counts["resumed_from_step"] == 6
