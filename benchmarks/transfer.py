@@ -32,7 +32,7 @@ from pathlib import Path
 
 from posttrain.artifacts.digests import digest_files
 from tests.faults.proxy import shaped
-from tests.s3 import BUCKET, Server, _versitygw
+from tests.s3 import BUCKET, Server, versitygw
 
 SIDES = {"bare": ("ours", "s5cmd"), "shaped": ("ours", "s5cmd", "serial")}
 WAYS = ("up", "down")
@@ -153,7 +153,7 @@ def main() -> None:
             with (home / "sent" / f"file{number}").open("wb") as file:
                 for _ in range(given.mib):
                     file.write(os.urandom(2**20))
-        with _versitygw(home) as server:
+        with versitygw(home) as server:
             server.client.create_bucket(Bucket=BUCKET)
             for kind in [given.only] if given.only else SIDES:
                 with shaped(server.url) if kind == "shaped" else nullcontext(server) as reached:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Server:
 
     url: str
     checks_credentials: bool = True
+    data: Path | None = None  # where versitygw keeps the objects, as files
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,13 +43,7 @@ class Server:
 
     @property
     def client(self) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=self.url,
-            aws_access_key_id=ACCESS,
-            aws_secret_access_key=SECRET,
-            region_name="us-east-1",
-        )
+        return _client(self.url)
 
     def stored(self, prefix: str = "") -> list[str]:
         return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])]
@@ -56,9 +52,15 @@ class Server:
         self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
 
 
+@cache
+def _client(url: str) -> Any:
+    given = {"aws_access_key_id": ACCESS, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+    return boto3.session.Session().client("s3", endpoint_url=url, **given)
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _versitygw(tmp_path_factory.mktemp("s3")) or _moto() as server:
+    with versitygw(tmp_path_factory.mktemp("s3")) or _moto() as server:
         yield server
 
 
@@ -95,23 +97,32 @@ def _binary() -> str | None:
     return str(_CACHE / "versitygw")
 
 
-def _versitygw(home: Path) -> Any:
+def versitygw(home: Path, *arguments: str, scheme: str = "http") -> Any:
+    """A context with versitygw, data and log in `home`; None where it cannot be had."""
     binary = _binary()
-    return _running(binary, home) if binary else None
+    return _running(binary, home, arguments, scheme) if binary else None
+
+
+def command(*arguments: str) -> str:
+    """Runs versitygw for its output."""
+    binary = _binary()
+    assert binary
+    return subprocess.run([binary, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
-def _running(binary: str, home: Path) -> Iterator[Server]:
+def _running(binary: str, home: Path, arguments: tuple[str, ...], scheme: str) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (home / "data").mkdir()
-    command = [binary, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", "data"]
+    address = ["--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET]
+    command = [binary, *address, *arguments, "posix", "data"]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=home, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait(port, process, home / "log")
-        yield Server(f"http://127.0.0.1:{port}")
+        yield Server(f"{scheme}://127.0.0.1:{port}", data=home / "data")
     finally:
         process.terminate()
         process.wait(10)

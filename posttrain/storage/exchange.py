@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 
 from posttrain.artifacts.artifact import whole_or_nothing
 from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.errors import DataError
-from posttrain.storage.store import open_object, open_store
+from posttrain.storage.cache import cache_from, key_of
+from posttrain.storage.store import Entry, Store, open_object, open_store
 from posttrain.storage.uris import parse
 
 
@@ -17,7 +19,8 @@ def fetch(uri: str, scratch: Path) -> Path:
 
     Args:
         uri: a path, `file://…` or `s3://bucket/key-or-prefix`.
-        scratch: a directory for downloads; local URIs are used where they are.
+        scratch: a directory for downloads; local URIs are used where they are, and what the node's cache keeps
+            (`cache.py`) there: do not change it.
 
     Raises:
         DataError: nothing is there.
@@ -29,34 +32,66 @@ def fetch(uri: str, scratch: Path) -> Path:
         if not path.exists():
             raise DataError(f"{uri}: no such file or directory; check the path, also inside the container")
         return path
-    target = scratch / PurePosixPath(place.path).name
-    store = open_store(uri)
-    names = [entry.name for entry in store.list()]
-    if names:
-        store.get({name: target / name for name in names})
-    else:
-        above, name = open_object(uri)
-        above.get({name: target})
-    return target
+    store, files = _objects(uri, place.path)
+    cache, name = cache_from(os.environ), PurePosixPath(place.path).name
+
+    def fill(directory: Path) -> None:
+        store.get({entry.name: directory / path for entry, path in files})
+
+    if cache:
+        entries = [entry for entry, _ in files]
+        kept = cache.fetched(key_of(store, entries, name), sum(entry.size for entry in entries), fill)
+        if kept:
+            return kept / name
+    fill(scratch)
+    return scratch / name
+
+
+def _objects(uri: str, path: str) -> tuple[Store, list[tuple[Entry, PurePosixPath]]]:
+    """What lies at a URI, and where it goes: the objects below a prefix, or the one that has the key."""
+    store, called = open_store(uri), PurePosixPath(PurePosixPath(path).name)
+    below = [(entry, called / entry.name) for entry in store.list()]
+    if below:
+        return store, below
+    above, name = open_object(uri)
+    for entry in above.list(name):
+        if entry.name == name:  # before all others that begin so
+            return above, [(entry, called)]
+        break
+    raise DataError(f"{uri}: nothing there; check bucket and key")
 
 
 def publish(directory: Path, uri: str) -> None:
     """Put an artifact at `uri`; its record goes last, so what has a record is whole.
 
+    A link to a file is published as the file: models in Hugging Face's cache are made of such links.
+
     Raises:
+        DataError: a link to a directory or to nothing, or something that is no file, lies in the directory.
         StorageError: the store failed or refused.
         ContractError: something else is there already (local).
     """
-    place = parse(uri)
+    place, files = parse(uri), _files(directory)
     if place.scheme == "file":
         with whole_or_nothing(Path(place.path)) as scratch:
             shutil.copytree(directory, scratch, dirs_exist_ok=True)
         return
     store = open_store(uri)
-    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
     last = {name: files.pop(name) for name in (RECORD_FILE,) if name in files}
     store.put(files)
     store.put(last)
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """Name → file of all that is published."""
+    files = {}
+    for path in directory.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(directory).as_posix()] = path
+        elif path.is_symlink() or not path.is_dir():
+            kind = "a link to a directory or to nothing" if path.is_symlink() else "no file"
+            raise DataError(f"{path}: {kind} cannot be published; put the files themselves there, or remove it")
+    return files
 
 
 def read_text(uri: str) -> str | None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from posttrain.errors import ConfigError, nearest
 
 PREFIX = "POSTTRAIN_S3_"
+_NO_SECRET = "credentials do not belong in the endpoint; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 class S3Options(BaseModel):
@@ -40,7 +41,7 @@ class S3Options(BaseModel):
     @classmethod
     def _no_secret(cls, value: str) -> str:
         if "@" in urlsplit(value).netloc:
-            raise ValueError("credentials do not belong into the endpoint; give AWS_ACCESS_KEY_ID and its secret")
+            raise ValueError(_NO_SECRET)
         return value
 
     @model_validator(mode="after")
@@ -119,6 +120,8 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
         verify=options.ca_bundle or None,
         config=config,
     )
+    if "@" in urlsplit(made.meta.endpoint_url).netloc:
+        raise ConfigError(f"AWS_ENDPOINT_URL: {_NO_SECRET}")
     made.meta.events.register("before-call.s3", _ask_no_leave)
     made.meta.events.register("after-call.s3", partial(_renew, made))
     return made

@@ -38,6 +38,10 @@ def parse(uri: str) -> Place:
         return Place(uri, "file", unquote(parts.path))
     # A key may hold '?' and '#', which mean something in a URL only.
     bucket, _, key = uri.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise ConfigError(
+            "s3://…@…: credentials do not belong in a URI, which is recorded; set AWS_ACCESS_KEY_ID and so on"
+        )
     if not bucket or not key.strip("/"):
         raise ConfigError(f"{uri}: give a bucket and a key, s3://bucket/key")
     return Place(uri, "s3", key.strip("/"), bucket)

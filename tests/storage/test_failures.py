@@ -1,0 +1,130 @@
+"""What a real server refuses, and what is damaged there, is said in one line with the remedy."""
+
+import pytest
+from botocore.exceptions import ClientError
+
+from posttrain.errors import DataError, StorageError
+from posttrain.storage import fetch, publish
+from posttrain.storage.options import S3Options
+from posttrain.storage.s3 import S3Store
+from posttrain.storage.store import open_store
+from tests.s3 import ACCESS, BUCKET, SECRET, command, s3, s3_server, versitygw
+
+__all__ = ["s3", "s3_server"]
+pytestmark = pytest.mark.xdist_group("s3")
+OPTIONS = S3Options(region="us-east-1", patience=0)
+URI = f"s3://{BUCKET}/failures"
+
+USES = {
+    "list": lambda store, path: list(store.list()),
+    "read": lambda store, path: store.read("a"),
+    "write": lambda store, path: store.write("a", b""),
+    "create": lambda store, path: store.create("a", b""),
+    "get": lambda store, path: store.get({"a": path / "a"}),
+    "large": lambda store, path: store.put({"a": [memoryview(bytes(9 * 2**20))]}),
+    "delete": lambda store, path: store.delete(["a"]),
+    "sweep": lambda store, path: store.sweep(0),
+}
+
+
+def all_say(what, uri, options, path):
+    """Every use of the store ends in one line with this in it, and with no secret."""
+    for use in USES.values():
+        with pytest.raises(StorageError) as raised:
+            use(open_store(uri, options), path)
+        line = str(raised.value)
+        assert line.startswith(uri) and "\n" not in line and what in line
+        assert SECRET not in line and "guest-secret" not in line
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A server with a bucket, and a user who may do nothing there."""
+    home = tmp_path_factory.mktemp("guarded")
+    (home / "users").mkdir()
+    running = versitygw(home, "--iam-dir", str(home / "users"))
+    if not running:
+        pytest.skip("needs versitygw, or go to build it")
+    with running as server:
+        server.client.create_bucket(Bucket=BUCKET)
+        server.client.put_object(Bucket=BUCKET, Key="failures/a", Body=b"one")
+        admin = ["admin", "--access", ACCESS, "--secret", SECRET, "--endpoint-url", server.url, "create-user"]
+        command(*admin, "--access", "guest", "--secret", "guest-secret", "--role", "user")
+        yield server
+
+
+def test_a_missing_right_is_named(guarded, s3, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", guarded.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "guest")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guest-secret")
+    what = "permission denied; allow these credentials s3:ListBucket on the bucket, and s3:GetObject"
+    all_say(what, URI, OPTIONS, tmp_path)
+
+
+def test_a_wrong_secret_is_named(s3, monkeypatch, tmp_path):
+    if not s3.checks_credentials:
+        pytest.skip("moto lets any secret in; install go or versitygw")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guest-secret")
+    all_say("the secret does not fit the access key; check AWS_SECRET_ACCESS_KEY", URI, OPTIONS, tmp_path)
+
+
+def test_a_missing_bucket_is_named(s3, tmp_path):
+    what = "there is no bucket 'no-such-bucket'; create it, or check its name and AWS_ENDPOINT_URL"
+    all_say(what, "s3://no-such-bucket/failures", OPTIONS, tmp_path)
+
+
+def test_another_region_is_found_where_the_store_tells_it(s3, tmp_path):
+    store = open_store(URI, OPTIONS.model_copy(update={"region": "eu-west-1"}))
+    store.put({"small": [memoryview(b"one")], "large": [memoryview(bytes(9 * 2**20))]})
+    store.get({"small": tmp_path / "small"})
+    assert (tmp_path / "small").read_bytes() == b"one"
+    assert [entry.size for entry in store.list()] == [9 * 2**20, 3]
+
+
+@pytest.mark.parametrize(("told", "remedy"), [({"Region": "eu-west-1"}, "to eu-west-1"), ({}, "to the bucket's")])
+def test_another_region_is_named_where_it_cannot_be_followed(s3, tmp_path, monkeypatch, told, remedy):
+    refusal = ClientError({"Error": {"Code": "AuthorizationHeaderMalformed", **told}}, "ListObjectsV2")
+    monkeypatch.setattr(S3Store, "_ask", lambda *_, **__: (_ for _ in ()).throw(refusal))
+    what = f"the bucket is in another region than the request was signed for; set AWS_REGION {remedy}"
+    with pytest.raises(StorageError, match=what):
+        list(open_store(URI, OPTIONS).list())
+
+
+def test_a_server_that_is_not_there_is_named(s3, tmp_path):
+    away = OPTIONS.model_copy(update={"endpoint": "http://127.0.0.1:9"})
+    all_say("(tried 1 times in 0 s); check credentials, endpoint (AWS_ENDPOINT_URL) and bucket", URI, away, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1000, 9 * 2**20])
+def test_an_object_cut_short_in_the_store_is_not_taken_for_whole(s3, tmp_path, size):
+    if not s3.data:
+        pytest.skip("needs the server's own files")
+    store = open_store(URI, OPTIONS)
+    store.put({"a": [memoryview(bytes(range(250)) * (size // 250))]})
+    with (s3.data / BUCKET / "failures" / "a").open("rb+") as file:
+        file.truncate(size // 2)
+    with pytest.raises(StorageError, match="the object, or the way to it, is damaged: send it again"):
+        store.get({"a": tmp_path / "got" / "a"})
+    assert not list((tmp_path / "got").iterdir())
+
+
+def test_a_link_to_a_file_is_published_as_the_file(s3, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "blob").write_bytes(b"weights")
+    (tmp_path / "model" / "model.safetensors").symlink_to(tmp_path / "blob")
+    for uri in (URI, str(tmp_path / "published")):
+        publish(tmp_path / "model", uri)
+        assert (fetch(uri, tmp_path / "scratch") / "model.safetensors").read_bytes() == b"weights"
+    assert not (tmp_path / "published" / "model.safetensors").is_symlink()
+
+
+@pytest.mark.parametrize("to", ["folder", "nothing"])
+def test_other_links_are_refused_before_anything_is_sent(s3, tmp_path, to):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "model" / "a").write_bytes(b"a")
+    (tmp_path / "model" / "link").symlink_to(tmp_path / to)
+    for uri in (URI, str(tmp_path / "published")):
+        with pytest.raises(DataError, match="link: a link to a directory or to nothing cannot be published; put the"):
+            publish(tmp_path / "model", uri)
+    assert not s3.stored() and not (tmp_path / "published").exists()
