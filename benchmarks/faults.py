@@ -36,7 +36,7 @@ from posttrain.storage.retention import Retention
 from posttrain.storage.store import open_store
 from tests.faults.drill import OPERATIONS, Corrupt, Drill
 from tests.faults.proxy import BODY, KINDS, SENDING, Plan, Proxy, proxy
-from tests.s3 import BUCKET, Server, _versitygw
+from tests.s3 import BUCKET, Server, versitygw
 
 TIMEOUT, PATIENCE = 1.0, 20.0
 LIMIT = 120.0  # seconds after which an operation counts as hung
@@ -58,7 +58,7 @@ def main() -> None:
         "checkpoints": checkpoints,
         "training": training,
     }
-    with tempfile.TemporaryDirectory() as home, _versitygw(Path(home)) as server, proxy(server.url, Plan()) as broken:
+    with tempfile.TemporaryDirectory() as home, versitygw(Path(home)) as server, proxy(server.url, Plan()) as broken:
         server.client.create_bucket(Bucket=BUCKET)
         options = {"POSTTRAIN_S3_TIMEOUT": str(TIMEOUT), "POSTTRAIN_S3_PATIENCE": str(PATIENCE)}
         os.environ |= server.environment | {"AWS_ENDPOINT_URL": broken.url} | options

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from posttrain.cli import checkpoints
+
 app = typer.Typer(
     help="Post-train language models as measured, recorded, gated stages on Kubeflow Pipelines.",
     no_args_is_help=True,
@@ -15,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(checkpoints.app, name="checkpoints")
 
 # `--base DIR`, `--problems FILE` …: the inputs differ from recipe to recipe, so they are read from what is left over.
 _INPUTS_AS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}

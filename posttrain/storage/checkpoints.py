@@ -17,11 +17,12 @@ import json
 import os
 import platform
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from posttrain.errors import ContractError, DataError, FencedError
+from posttrain.errors import ContractError, DataError, FencedError, StorageError
 from posttrain.storage import index
 from posttrain.storage.history import History
 from posttrain.storage.index import side_by_side
@@ -37,8 +38,9 @@ class Checkpoints(History):
     """One run's checkpoints, as the run sees them.
 
     The first process of a group calls `claim`, then `newest`, and `commit` for each checkpoint; every process `restore`
-    and `add`. What `newest` returned last is what the run goes on from: later checkpoints, which it passed over as
-    damaged or did not want to know of, are set aside.
+    and `add`. What `newest` returned last is what the run goes on from: the later ones that it passed over as damaged
+    are set aside, so that their steps can be made again. A run that never asked begins anew: its first commit sets
+    aside all that was there.
     """
 
     def __init__(self, store: Store, identity: Identity, keep: Retention = USUAL) -> None:
@@ -47,6 +49,8 @@ class Checkpoints(History):
         self.skipped: list[str] = []  # why `newest` passed over what is newer
         self._base: Manifest | None = None  # what the owner's next checkpoint comes after
         self._added: dict[str, FileRef] = {}  # SHA-256 → what this process restored, or added last
+        self._since: float | None = None  # when the first file since the last commit was added
+        self._left: list[int] = []  # steps to be set aside by the first commit, unless `newest` is asked
         self._loose: int | None = None  # steps in no segment of the index; None until the first commit
 
     # --- reading ---
@@ -58,10 +62,11 @@ class Checkpoints(History):
             before: only of earlier steps: the next to try where `restore` found one to be damaged.
         """
         self.skipped, self._base = [], None
-        for step in reversed(numbers(self.store, COMMITS)):
+        steps = numbers(self.store, COMMITS)
+        for step in reversed(steps):
             if before is not None and step >= before:
                 continue
-            manifest = self._look_up(step)
+            manifest = self.manifest(step)
             if manifest is None:
                 if step in self.unreadable:
                     self.skipped.append(self.unreadable[step])
@@ -73,7 +78,9 @@ class Checkpoints(History):
                 self._base = manifest
                 break
         if self._claim is not None:
-            self._set_aside(self._base.step if self._base else -1)
+            self._left = []
+            last = self._base.step if self._base else -1
+            self._set_aside([step for step in steps if step > last], last)
         return self._base
 
     def restore(self, manifest: Manifest, directory: Path, names: Callable[[str], bool] = lambda name: True) -> None:
@@ -91,8 +98,9 @@ class Checkpoints(History):
             ContractError: it holds checkpoints of another run; the message names the differences.
         """
         mark(self.store)
-        for step in reversed(numbers(self.store, COMMITS)):
-            if manifest := self._look_up(step):
+        self._left = numbers(self.store, COMMITS)
+        for step in reversed(self._left):
+            if manifest := self.manifest(step):
                 if manifest.identity != self.identity:
                     raise ContractError(
                         f"{self.store.uri}: holds checkpoints of another run ({_told(self.identity, manifest)}); "
@@ -110,6 +118,7 @@ class Checkpoints(History):
 
         One checkpoint is made at a time: what a process adds is for the next commit.
         """
+        self._since = self._since or time.monotonic()
         tag = secrets.token_hex(6)
         fresh = {name: _reference(source, tag) for name, source in files.items()}
         shared = self._shared(fresh.values())
@@ -134,7 +143,7 @@ class Checkpoints(History):
         if self._claim is not None:
             return self._base
         steps = numbers(self.store, COMMITS)
-        return self._look_up(steps[-1]) if steps else None
+        return self.manifest(steps[-1]) if steps else None
 
     def commit(
         self,
@@ -150,10 +159,11 @@ class Checkpoints(History):
 
         Raises:
             FencedError: another run has become the writer.
+            StorageError: sending took so long that files may have been swept as left behind, and some were.
         """
-        if self._loose is None:
-            self._set_aside(self._base.step if self._base else -1)
-        number = self._own()
+        if self._base is None and self._loose is None:
+            self._set_aside(self._left, -1)
+        self._left, number = [], self._own()
         manifest = Manifest(
             step=step,
             files=dict(files),
@@ -163,28 +173,38 @@ class Checkpoints(History):
             claim=number,
             time=datetime.now(UTC),
         )
+        self._refuse_swept(manifest)
         there = self._created(manifest)
         self._base = self._known[step] = there
         self._index()
         return there == manifest
+
+    def _refuse_swept(self, manifest: Manifest) -> None:
+        """After half the grace time, see whether everything is still there."""
+        since, self._since = self._since, None
+        if since is None or time.monotonic() - since < self.keep.grace / 2:
+            return
+        if lacking := self.lacking(manifest):
+            raise StorageError(
+                f"{self.store.uri}: sending checkpoint {manifest.step} took so long that it was swept meanwhile "
+                f"({'; '.join(lacking)}); start again: what is sent within {self.keep.grace:.0f} s is never swept"
+            )
 
     def _created(self, manifest: Manifest) -> Manifest:
         """The checkpoint that is there in the end: this one, or another run's of the same step."""
         name, content = commit_name(manifest.step), manifest.encoded()
         while not self.store.create(name, content):
             there = self.store.read(name)
-            if there == content:  # it was made, and the answer lost
-                break
             self._own()
-            if there is None:
+            if there is None:  # removed since
                 continue
             try:
                 other = decoded(there, name)
                 if other.identity == self.identity and not self.lacking(other):
-                    return other
+                    return other  # equal to this one if the store's answer was lost
             except DataError:
                 pass
-            self._set_aside(manifest.step - 1)
+            self._set_aside([manifest.step], manifest.step - 1)
         return manifest
 
     def _own(self) -> int:
@@ -203,19 +223,18 @@ class Checkpoints(History):
             )
         return self._claim
 
-    def _set_aside(self, after: int) -> None:
-        """Take away the manifests of later steps; only the owner may."""
-        later = [step for step in numbers(self.store, COMMITS) if step > after]
-        if not later:
+    def _set_aside(self, steps: list[int], after: int) -> None:
+        """Take manifests away that were there a moment ago, all later than a step that this run goes on from."""
+        index.forget(self.store, after)
+        if not steps:
             return
-        number = self._own()  # looked at after the list: had a newer run committed some of these, it shows
-        for step in later:
+        number = self._own()  # had a newer run made some of them meanwhile, its claim shows
+        for step in steps:
             content = self.store.read(commit_name(step))
             if content is not None:
                 self.store.create(f"{ASIDE}{step:010}-{number:06}.json", content)
             self._known.pop(step, None)
-        index.forget(self.store, later)
-        self.store.delete([commit_name(step) for step in later])
+        self._delete([commit_name(step) for step in steps])
 
     def _index(self) -> None:
         """Write a segment of the index if enough steps are in none."""
@@ -226,7 +245,7 @@ class Checkpoints(History):
             steps = [s for s in numbers(self.store, COMMITS) if not any(a <= s <= b for a, b in spans)]
             self._loose = len(steps)
             if len(steps) >= index.SEGMENT:
-                manifests = [manifest for manifest in side_by_side(self._look_up, steps) if manifest]
+                manifests = [manifest for manifest in side_by_side(self.manifest, steps) if manifest]
                 index.write_segment(self.store, manifests)
                 self._loose = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -21,6 +22,7 @@ from posttrain.storage.store import Entry, Store, checked_name
 
 EXPORTED = "checkpoint.json"
 _TRIES = 3  # of fetching a file whose bytes are wrong: the way may be to blame, not the store
+_BATCH = 1000  # objects that S3 removes by one request
 _ASIDE = 23  # times `grace` longer stays what was set aside: a day by default, for a person to look
 _POLICY_FILES = (
     *("config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json"),
@@ -55,12 +57,13 @@ class History:
         steps = set(numbers(self.store, COMMITS))
         self.unreadable = {}
         self._known = {step: manifest for step, manifest in self._known.items() if step in steps}
-        if len(steps - self._known.keys()) > index.SEGMENT // 4:
-            self._known |= {s: m for s, m in index.read_index(self.store).items() if s in steps - self._known.keys()}
-        side_by_side(self._look_up, sorted(steps - self._known.keys()))
+        unknown = steps - self._known.keys()
+        if len(unknown) > index.SEGMENT // 4:
+            self._known |= {step: m for step, m in index.read_index(self.store).items() if step in unknown}
+        side_by_side(self.manifest, sorted(unknown - self._known.keys()))
         return [self._known[step] for step in sorted(self._known)]
 
-    def _look_up(self, step: int) -> Manifest | None:
+    def manifest(self, step: int) -> Manifest | None:
         """The manifest of a step; None, and an entry in `unreadable` if it is there, where it cannot be had."""
         name = commit_name(step)
         content = self.store.read(name)
@@ -171,6 +174,8 @@ class History:
         Args:
             dry: say what would be removed, and leave it.
         """
+        if self.keep.last is None:
+            return Pruned([], 0, 0)
         manifests = {manifest.step: manifest for manifest in self.manifests()}
         whole = next((step for step in sorted(manifests, reverse=True) if self._is_whole(manifests[step])), -1)
         stay = kept({step: m.metrics for step, m in manifests.items() if step <= whole}, self.keep)
@@ -180,10 +185,13 @@ class History:
         freed = {} if self.unreadable else {ref.blob: ref.size for m in gone for ref in m.files.values()}
         freed = {blob: size for blob, size in freed.items() if blob not in used}
         if gone and not dry:
-            self.store.delete([commit_name(manifest.step) for manifest in gone])
-            self.store.delete(freed)
-            index.drop_empty(self.store, {m.step for m in gone}, manifests.keys())
+            self._delete([commit_name(manifest.step) for manifest in gone])
+            self._delete(list(freed))
         return Pruned([manifest.step for manifest in gone], len(freed), sum(freed.values()))
+
+    def _delete(self, names: list[str]) -> None:
+        """Remove many objects, in batches side by side; returns when all are gone."""
+        side_by_side(self.store.delete, [names[at : at + _BATCH] for at in range(0, len(names), _BATCH)])
 
     def _is_whole(self, manifest: Manifest) -> bool:
         return manifest.claim == self._claim or not self.lacking(manifest)
@@ -194,14 +202,14 @@ class History:
         These are half-written uploads, blobs of checkpoints that were never committed, checkpoints that were set
         aside, and claims that a newer one has ended.
         """
-        before = store_time(self.store) - self.keep.grace
+        before = (time.time() if dry else store_time(self.store)) - self.keep.grace
         blobs = list(self.store.list(BLOBS))  # before the manifests: what is committed meanwhile must count as used
         aside = {entry.name: entry for entry in self.store.list(ASIDE)}
         old = [name for name, entry in aside.items() if entry.modified < before - _ASIDE * self.keep.grace]
         old += [entry.name for entry in _old_claims(self.store) if entry.modified < before]
         old += self._orphans(blobs, [name for name in aside if name not in old], before)
         if not dry:
-            self.store.delete(old)
+            self._delete(old + index.empty(self.store, self._known.keys()))
         return len(old) + (0 if dry else self.store.sweep(self.keep.grace))
 
     def _orphans(self, blobs: list[Entry], aside: list[str], before: float) -> list[str]:

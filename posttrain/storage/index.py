@@ -1,13 +1,14 @@
 """Manifests of many steps in one object: who lists, judges and thins out thousands of checkpoints reads dozens.
 
-The index only saves reading: what is in it counts as far as the manifest itself is there. An owner writes a segment
-when so many manifests are in none; most runs keep too few for that.
+The index only saves reading: what is in it counts as far as the manifest itself is there. A writer makes a segment
+when so many manifests are in none; most runs keep too few for that. One that goes on from a step first removes the
+segments about later ones: their manifests may be other ones soon.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -62,24 +63,20 @@ def write_segment(store: Store, manifests: Collection[Manifest]) -> None:
     store.write(f"{INDEX}{min(steps):010}-{max(steps):010}.json", json.dumps(content).encode())
 
 
-def forget(store: Store, steps: Iterable[int]) -> None:
-    """Remove every segment that is about one of the steps."""
-    gone = set(steps)
-    store.delete(
-        [name for name, (first, last) in segments(store).items() if any(first <= step <= last for step in gone)]
-    )
+def forget(store: Store, after: int) -> None:
+    """Remove every segment that is about steps after one."""
+    if stale := [name for name, (_, last) in segments(store).items() if last > after]:
+        store.delete(stale)
 
 
-def drop_empty(store: Store, gone: Collection[int], before: Collection[int]) -> None:
-    """Remove the segments all of whose steps are gone.
-
-    Args:
-        before: the steps that there were, with those that are gone.
-    """
-    left = set(before) - set(gone)
-    within = lambda steps, span: any(span[0] <= step <= span[1] for step in steps)  # noqa: E731
-    spans = segments(store).items()
-    store.delete([name for name, span in spans if within(gone, span) and not within(left, span)])
+def empty(store: Store, steps: Collection[int]) -> list[str]:
+    """The segments about none of the steps, which are all that there are, but for later ones."""
+    newest = max(steps, default=-1)
+    return [
+        name
+        for name, (first, last) in segments(store).items()
+        if last < newest and not any(first <= step <= last for step in steps)
+    ]
 
 
 def _opened(content: bytes) -> list[Manifest]:

@@ -21,6 +21,8 @@ MARKER, COMMITS, CLAIMS, BLOBS, INDEX, ASIDE, CLOCK = (
     *("checkpoints.json", "commits/", "claims/", "blobs/", "index/", "aside/", "clock"),
 )
 _NUMBER = re.compile(r"\d+")
+# Also of runs below the prefix, or below that.
+_OURS = re.compile(rf"(.+/)?(({BLOBS}|{CLAIMS}|{COMMITS}|{INDEX}|{ASIDE}).+|{re.escape(MARKER)}|{CLOCK})")
 
 
 def commit_name(step: int) -> str:
@@ -40,7 +42,7 @@ def numbers(store: Store, prefix: str) -> list[int]:
 
 
 def mark(store: Store) -> None:
-    """Take an empty prefix for checkpoints; one that is taken already stays as it is.
+    """Take an empty prefix for checkpoints, of a run or of many below it; one that is taken stays as it is.
 
     Raises:
         ConfigError: it holds something else.
@@ -48,10 +50,9 @@ def mark(store: Store) -> None:
     if store.read(MARKER) is not None:
         return
     first = next(iter(store.list()), None)
-    if first is None:
-        store.create(MARKER, json.dumps({"format": 1}).encode() + b"\n")
-    elif store.read(MARKER) is None:  # else another process was faster
+    if first and not _OURS.fullmatch(first.name):
         raise ConfigError(f"{store.uri}: holds something else ({first.name}); give checkpoints a prefix of their own")
+    store.create(MARKER, json.dumps({"format": 1}).encode() + b"\n")
 
 
 def store_time(store: Store) -> float:

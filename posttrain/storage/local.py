@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from posttrain.errors import DataError, StorageError
@@ -22,9 +24,11 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """See `Store`."""
-        top = self._root / prefix.rpartition("/")[0]
-        with self._errors():
-            found = {path.relative_to(self._root).as_posix(): path for path in top.rglob("*") if path.is_file()}
+        folder, _, start = prefix.rpartition("/")
+        with self._errors():  # only what starts so is looked at: a folder may hold ten thousands of files
+            heads = (self._root / folder).glob(f"{glob.escape(start)}*")
+            paths = chain.from_iterable(head.rglob("*") if head.is_dir() else [head] for head in heads)
+            found = {path.relative_to(self._root).as_posix(): path for path in paths if path.is_file()}
         for name in sorted(found):
             if name.startswith(prefix) and not found[name].name.startswith(PARTIAL):
                 try:

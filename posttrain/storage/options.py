@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -95,6 +96,7 @@ def client(options: S3Options) -> Any:
 @lru_cache(maxsize=8)
 def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int) -> Any:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     # At its lowest level boto3 logs headers, a session's token among them.
@@ -113,7 +115,9 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
         response_checksum_validation="when_required",
         proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
     )
-    made = boto3.session.Session().client(
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
+    made = boto3.session.Session(botocore_session=session).client(
         "s3",
         region_name=options.region or None,
         endpoint_url=options.endpoint or None,
@@ -133,6 +137,17 @@ def _renew(made: Any, parsed: Mapping[str, Any], **_: Any) -> None:
 
     if parsed.get("Error", {}).get("Code") == "ExpiredToken" and (found := boto3.session.Session().get_credentials()):
         made._request_signer._credentials = found
+
+
+def _time(told: Any) -> datetime:
+    """As botocore reads times, which takes half of the time that a list takes, but for the form that lists have."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(told)
+    except (TypeError, ValueError):
+        read: datetime = parse_timestamp(told)
+        return read
 
 
 def _ask_no_leave(params: dict[str, Any], **_: Any) -> None:

@@ -1,0 +1,64 @@
+"""Two processes that write one run's checkpoints at once, round after round, and what came of every step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections import Counter
+from typing import Any
+
+from posttrain.errors import FencedError
+from posttrain.storage.checkpoints import Checkpoints
+from posttrain.storage.history import History
+from posttrain.storage.manifest import Identity
+from posttrain.storage.store import open_store
+
+IDENTITY = Identity(stage="sft")
+_PAUSE = 0.02  # seconds at most, at random: so that the one overtakes the other at every point
+
+
+def race(uri: str, rounds: int) -> Counter[str]:
+    """How the writers fared; every step is checked.
+
+    Returns:
+        How often a writer made a step, found it made ("yielded"), or was told that it is not the writer ("fenced").
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(2), context.Queue()
+    writers = [context.Process(target=_write, args=(uri, name, rounds, barrier, told)) for name in ("one", "two")]
+    for writer in writers:
+        writer.start()
+    ends: dict[int, dict[str, str]] = {}
+    for _ in range(2 * rounds):
+        step, name, end = told.get(timeout=60)
+        ends.setdefault(step, {})[name] = end
+    for writer in writers:
+        writer.join()
+    history = History(open_store(uri))
+    manifests = {manifest.step: manifest for manifest in history.manifests()}
+    assert sorted(manifests) == list(range(rounds)), "a step is missing"
+    for step, manifest in manifests.items():
+        won = [name for name, end in ends[step].items() if end == "won"]
+        assert len(won) == 1, f"step {step}: {ends[step]}"
+        assert history.verify(manifest) == [], f"step {step} is damaged"
+        assert manifest.metrics == {won[0]: step}, f"step {step} is not its winner's"
+        assert {name.partition("-")[0] for name in manifest.files} == {won[0]}, f"step {step} is a mixture"
+    return Counter(end for round_ends in ends.values() for end in round_ends.values())
+
+
+def _write(uri: str, name: str, rounds: int, barrier: Any, told: Any) -> None:
+    chance = random.Random(name)
+    for step in range(rounds):
+        barrier.wait(60)
+        run = Checkpoints(open_store(uri), IDENTITY)
+        time.sleep(chance.uniform(0, _PAUSE))
+        run.claim()
+        run.newest()
+        content = f"{name} {step}".encode() * 1000
+        files = run.add({f"{name}-{part}": [memoryview(content + b"%d" % part)] for part in range(3)})
+        time.sleep(chance.uniform(0, _PAUSE))
+        try:
+            told.put((step, name, "won" if run.commit(step, files, {name: step}) else "yielded"))
+        except FencedError:
+            told.put((step, name, "fenced"))
