@@ -122,8 +122,9 @@ def checkpoints(server: Server, broken: Proxy, scratch: Path, plan: Plan) -> Ite
             run.commit(step, run.add({name: [memoryview(content)] for name, content in after.items()}))
             run.prune()
             seen, state, ended = step, after, "right"
-        except StorageError:
+        except StorageError as error:
             ended = "refused"
+            print(f"checkpoint {step}: {error}")
             whole = kept(server, identity)
             if whole == step:  # it was committed, and only what came then was refused
                 seen, state = step, after
@@ -167,7 +168,8 @@ def training(server: Server, broken: Proxy, scratch: Path, plan: Plan) -> Iterat
                 break
             except Preempted:
                 continue
-            except StorageError:
+            except StorageError as error:
+                print(f"run {number}: {error}")
                 ended = "refused, started again, right"
         else:
             raise Corrupt("training does not come to its end")
