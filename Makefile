@@ -55,8 +55,9 @@ bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
 
-faults: $(INSTALLED) ## Kill training runs at random moments, and see what keeping a run costs (long)
+faults: $(INSTALLED) ## Kill runs at random moments, break the line to their store, see what keeping them costs (long)
 	PYTHONPATH=. $(BIN)/python benchmarks/kills.py
+	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stall.py
 
 study: $(INSTALLED) ## Run every short sequence of steps in every world (hours; resumable), and write docs/evidence.md

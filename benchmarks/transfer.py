@@ -21,6 +21,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,20 +101,20 @@ def timed(side: str, way: str, directory: Path, names: list[str], server: Server
 
 def rounds(server: Server, sides: tuple[str, ...], home: Path, count: int) -> Runs:
     """Every side up and down in turn, `count` times, with the bytes compared."""
-    sent, names = home / "sent", sorted(path.name for path in (home / "sent").iterdir())
+    sent, got, names = home / "sent", home / "got", sorted(path.name for path in (home / "sent").iterdir())
     digests = digest_files([sent / name for name in names])
     runs: Runs = {(side, way): [] for side in sides for way in WAYS}
     for turn in range(count):
-        order = sides[turn % len(sides) :] + sides[: turn % len(sides)]
         for way in WAYS:
-            for side in order:
-                got = home / "got"
+            for side in sides[turn % len(sides) :] + sides[: turn % len(sides)]:
+                chosen = names[:1] if side == "serial" else names  # one file of many goes as fast as each of them
                 got.mkdir()
                 if way == "up":
-                    for name in names:
+                    for name in chosen:
                         server.client.delete_object(Bucket=BUCKET, Key=f"files/{name}")
-                runs[side, way].append(timed(side, way, sent if way == "up" else got, names, server))
-                if way == "down" and digest_files([got / name for name in names]) != digests:
+                seconds, processor, peak = timed(side, way, sent if way == "up" else got, chosen, server)
+                runs[side, way].append((seconds * len(names) / len(chosen), processor, peak))
+                if way == "down" and digest_files([got / name for name in chosen]) != digests[: len(chosen)]:
                     raise RuntimeError(f"{side}: other bytes arrived")
                 shutil.rmtree(got)
     return runs
@@ -146,6 +147,7 @@ def main() -> None:
         side, way, directory, *names = given.work
         work(side, way, Path(directory), names)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # server and files must not stay behind
     with tempfile.TemporaryDirectory(dir=given.directory) as scratch:
         home = Path(scratch)
         (home / "sent").mkdir()

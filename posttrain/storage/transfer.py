@@ -38,11 +38,11 @@ class _Fetch:
 
     key: str
     path: Path
-    size: int
-    etag: str
-    kind: str
-    checksum: str  # empty where the store keeps none of the whole
     partial: Path  # the file until it is whole
+    size: int = 0
+    etag: str = ""
+    kind: str = ""
+    checksum: str = ""  # stays so where the store keeps none of the whole
     parts: list[tuple[int, Future[int]]] = field(default_factory=list)
 
 
@@ -66,13 +66,11 @@ class Transfer:
 
     def get(self, files: Mapping[str, Path]) -> None:
         """Fetch objects, by key, into files that get their names when all are whole and compared."""
-        fetches: list[_Fetch] = []
+        fetches = [_Fetch(key, path, path.with_name(f"{PARTIAL}{uuid4().hex}")) for key, path in files.items()]
         try:
             with Workers(self._connections, self._patience) as workers:
-                fetches = workers.all(self._about, files.items())
+                workers.all(self._prepare, fetches)
                 size = part_size((fetch.size for fetch in fetches), self._connections)
-                for fetch in fetches:
-                    _preallocate(fetch.partial, fetch.size)
                 for fetch in fetches:
                     self._fetch(workers, fetch, size)
                 workers.join()
@@ -111,12 +109,18 @@ class Transfer:
 
     # Fetching
 
-    def _about(self, item: tuple[str, Path]) -> _Fetch:
+    def _prepare(self, fetch: _Fetch) -> None:
+        """Ask what the object is, and take all the room for it, so that a full disk is known before it is fetched."""
+        head = self._head(fetch.key)
+        fetch.size, fetch.etag = head["ContentLength"], head["ETag"]
+        fetch.kind, fetch.checksum = kept(head)
+        _preallocate(fetch.partial, fetch.size)
+
+    def _head(self, key: str) -> Any:
         from botocore.exceptions import ClientError
 
-        key, path = item
         try:
-            head = self._ask("head_object", key, ChecksumMode="ENABLED")
+            return self._ask("head_object", key, ChecksumMode="ENABLED")
         except ClientError as error:
             if may_pass(error):
                 raise
@@ -124,10 +128,8 @@ class Transfer:
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
             if absent(error):
                 raise DataError(f"s3://{self._bucket}/{key}: nothing there; check bucket and key") from error
-            self._ask("get_object", key, Range="bytes=0-0")["Body"].close()
+            self._ask("get_object", key)["Body"].close()
             raise Damaged(f"{key}: may be fetched and not be asked after: {error}") from error
-        partial = path.with_name(f"{PARTIAL}{uuid4().hex}")
-        return _Fetch(key, path, head["ContentLength"], head["ETag"], *kept(head), partial)
 
     def _fetch(self, workers: Workers, fetch: _Fetch, size: int) -> None:
         fetch.parts = [
@@ -215,7 +217,7 @@ class Transfer:
                 **keep,
             )
         except self._client.exceptions.NoSuchUpload:  # an earlier try succeeded, and its answer was lost
-            answer = self._ask("head_object", upload.key, ChecksumMode="ENABLED")
+            answer = self._head(upload.key)
             if answer["ContentLength"] != upload.size:
                 raise
         _same(upload.key, whole, answer)
@@ -245,9 +247,8 @@ def _stretches(whole: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _preallocate(path: Path, size: int) -> None:
-    """Take all the room at once, so that a full disk is known before anything is fetched."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file, _named(path):
+    with path.open("wb") as file, _named(path):
         if size:
             os.posix_fallocate(file.fileno(), 0, size)
 
