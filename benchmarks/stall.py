@@ -1,6 +1,6 @@
 """What keeping a run costs it: the time that training waits, the whole run's slowdown, and memory.
 
-    PYTHONPATH=. python benchmarks/stall.py [--rounds 3] [--steps 120] [--seconds 20]
+    PYTHONPATH=. python benchmarks/stall.py [--rounds 3] [--steps 400] [--seconds 20]
 
 Trains a policy whose state (weights and optimizer) is 200 MB, with and without checkpoints, in turn, each in a process
 of its own. On a machine with other work the CPU time that a save takes from training says more than the wait.
@@ -62,7 +62,7 @@ def one(folder: Path, steps: int, seconds: float) -> dict[str, Any]:
     transformers.Trainer._inner_training_loop = timed_loop
     Saver.between_steps = timed_between  # type: ignore[method-assign]
     Saver.finish = timed_finish  # type: ignore[method-assign]
-    settings: dict[str, Any] = {"max_steps": steps, "batch_size": 8, "learning_rate": 1e-4, "max_length": 128}
+    settings: dict[str, Any] = {"max_steps": steps, "batch_size": 2, "learning_rate": 1e-4, "max_length": 128}
     if seconds:
         settings |= {"checkpoint_uri": str(folder / "kept"), "checkpoint_seconds": seconds}
     made = record(run("sft", folder / "out", settings, init=folder / "init", data=folder / "data"))
@@ -95,7 +95,7 @@ def measured(steps: int, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

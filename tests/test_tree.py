@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from posttrain.components.catalogue import load_stage, names
 
+from posttrain.generation.settings import SamplingSettings
 from posttrain.settings import Settings
 from posttrain.taxonomy import METHODS, Kind
 
@@ -85,6 +86,11 @@ def test_every_room_has_its_parts(room):
     assert (stage.name, stage.image in ("control", "train", "sample")) == (room, True)
     assert issubclass(stage.settings, Settings)
     assert isinstance(stage.makes, Kind) or callable(stage.makes)
+
+
+def test_what_samples_by_vllm_if_asked_runs_where_vllm_is():
+    stages = map(load_stage, names())
+    assert [one.name for one in stages if issubclass(one.settings, SamplingSettings) and one.image != "sample"] == []
 
 
 def test_the_work_of_a_stage_imports_no_kfp():

@@ -174,7 +174,8 @@ def _trainer(
     from posttrain.training import mixing, privileged
     from posttrain.training.online import measuring
     from posttrain.training.teachers import RoutesTeachers
-    from posttrain.training.tokens import cut_completions, refuse_cut
+    from posttrain.training.tokens import cut_completions
+    from posttrain.training.truncation import refuse_cut
 
     if settings.method == "self_distillation":
         bases = (RoutesTeachers, privileged.SeesDemonstrations, DistillationTrainer)
@@ -184,8 +185,8 @@ def _trainer(
     if settings.method != "gkd":
         return routing, {}, {}, {}
     rows = read_trajectories(parents.one("data").path)
-    encoded, cut = cut_completions(load_tokenizer(parents.one("init").path), rows, settings.max_new_tokens)
-    refuse_cut(cut, len(rows), settings.max_truncated, f"max_new_tokens={settings.max_new_tokens}")
+    encoded, lengths = cut_completions(load_tokenizer(parents.one("init").path), rows, settings.max_new_tokens)
+    cut = refuse_cut(lengths, settings.max_new_tokens, settings.max_truncated, "max_new_tokens")
     columns = {
         mixing.IDS: [row.ids for row in encoded],
         mixing.START: [row.start for row in encoded],
@@ -207,12 +208,12 @@ def _stored(settings: DistillSettings, parents: Parents, out: Path, progress: Pr
     from posttrain.training.arguments import trainer_config
     from posttrain.training.run import train, trainer_scratch
     from posttrain.training.stored_logits import Collator, LearnsStoredLogits, taught_rows
-    from posttrain.training.tokens import refuse_cut
+    from posttrain.training.truncation import refuse_cut
 
     init, data = parents.one("init"), parents.one("data")
     rows, tokenizer = read_trajectories(data.path), load_tokenizer(init.path)
-    dataset, cut = taught_rows(tokenizer, rows, int(data.record.facts["max_length"]), settings.max_length)
-    refuse_cut(cut, len(rows), settings.max_truncated, f"max_length={settings.max_length}")
+    dataset, lengths = taught_rows(tokenizer, rows, int(data.record.facts["max_length"]), settings.max_length)
+    cut = refuse_cut(lengths, settings.max_length, settings.max_truncated)
     with trainer_scratch() as scratch:
         config = trainer_config(
             SFTConfig,

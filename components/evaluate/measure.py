@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from posttrain.artifacts.evaluation import Measured
-from posttrain.artifacts.problems import Problem, prompt_text
+from posttrain.artifacts.problems import Problem
 from posttrain.artifacts.samples import Sampled
+from posttrain.artifacts.trajectories import last_text
 from posttrain.generation.decoding import Completion
 from posttrain.verifiers import Ask, verify_all
 from posttrain.verifiers.verdict import Verdict
@@ -33,7 +34,7 @@ def measure_all(problems: Sequence[Problem], sampled: Completions, foreign: Sequ
     ]
     verdicts = verify_all(
         [
-            Ask(text, problem.verifier, problem.reference, prompt_text(problem.prompt))
+            Ask(text, problem.verifier, problem.reference, last_text(problem.prompt))
             for problem, each in zip(problems, texts, strict=True)
             for text in each
         ]

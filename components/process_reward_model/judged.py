@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.diagnosis.intervals import DRAWS, LEVEL, Interval
+from posttrain.diagnosis.intervals import CONSTANT, DRAWS, FEWEST_TO_RESAMPLE, LEVEL, RATE, Interval, unseen_bounds
 from posttrain.diagnosis.selection import agreement_auc
 from posttrain.report.page import Block, Section, Table, Verdict
 
@@ -25,15 +25,23 @@ class Judged:
     right_N: NDArray[np.bool_]
 
     def auc(self, seed: int) -> Interval:
-        """Chance that a right step is scored above a wrong one; steps stand in problems, so problems are resampled."""
+        """Chance that a right step is scored above a wrong one; steps stand in problems, so problems are resampled.
+
+        Resampling cannot imagine what it has not seen, and one problem is always itself: of a few nothing is known, and
+        where every draw agrees the bounds are those of `diagnosis.intervals`.
+        """
         estimate = agreement_auc(self.score_N, self.right_N)
         members = [np.flatnonzero(self.problem_N == problem) for problem in np.unique(self.problem_N)]
         if np.isnan(estimate):
             return Interval(estimate, estimate, estimate)
+        if len(members) < FEWEST_TO_RESAMPLE:
+            return Interval(estimate, *RATE)
         chance, drawn = np.random.default_rng(seed), []
         for _ in range(DRAWS):
             steps = np.concatenate([members[m] for m in chance.integers(len(members), size=len(members))])
             drawn.append(agreement_auc(self.score_N[steps], self.right_N[steps]))
+        if np.nanmax(drawn) - np.nanmin(drawn) < CONSTANT:
+            return Interval(estimate, *unseen_bounds(np.full(len(members), estimate), LEVEL, RATE))
         low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(estimate, float(low), float(high))
 

@@ -23,9 +23,8 @@ from pydantic import Field
 from posttrain.artifacts import provenance
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import size_of
-from posttrain.artifacts.problems import prompt_text
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, samplers
+from posttrain.artifacts.trajectories import problem_of, read_trajectories, samplers
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.steps import Steps, join_steps
 from posttrain.progress import Progress
@@ -85,7 +84,7 @@ def check(settings: ProcessRewardModelSettings, parents: Parents) -> None:
         )
     rows = read_trajectories(data.path)
     for number, row in enumerate(rows, start=1):
-        labels = row["labels"]
+        labels = row["labels"] or []
         if not labels or len(labels) != len(row["completions"]):
             raise ContractError(
                 f"process_reward_model: data row {number} has {len(row['completions'])} steps and {len(labels)} labels"
@@ -96,11 +95,6 @@ def check(settings: ProcessRewardModelSettings, parents: Parents) -> None:
         raise ContractError("process_reward_model: data has one problem; two are needed, to learn from and to judge on")
     if any(isinstance(row["prompt"], list) for row in rows) and not init.record.facts.get("chat_template"):
         raise ContractError("process_reward_model: data is conversational, but init has no chat template; add one")
-
-
-def problem_of(row: Row) -> str:
-    """What tells its problem from others."""
-    return str(row.get("problem_id") or prompt_text(row["prompt"]))
 
 
 def run(settings: ProcessRewardModelSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -145,24 +139,25 @@ def encoded(
     """The rows with their steps in tokens, without what does not fit.
 
     Raises:
-        ContractError: more than `max_truncated` of the rows are cut, or no step is left.
+        ContractError: more than `max_truncated` of the rows are cut, or too little is left.
     """
     from posttrain.generation.tokenizer import load_tokenizer
+    from posttrain.training.truncation import refuse_cut
 
     tokenizer, context = load_tokenizer(init.path), int(init.record.facts.get("context", 0))
     limit = min(settings.max_length, context or settings.max_length)
     whole = [(row, join_steps(tokenizer, row["prompt"], row["completions"], separator)) for row in rows]
     cut = [(row, steps.shortened(sum(end <= limit for end in steps.ends))) for row, steps in whole]
-    long = [len(steps.ids) for _, steps in whole if len(steps.ids) > limit]
+    long = refuse_cut([len(steps.ids) for _, steps in whole], limit, settings.max_truncated)
     kept = [(row, steps) for row, steps in cut if steps.ends]
-    if len(long) > settings.max_truncated * len(rows) or len({problem_of(row) for row, _ in kept}) < 2:
+    if len({problem_of(row) for row, _ in kept}) < 2:
         raise ContractError(
-            f"process_reward_model: {len(long)} of {len(rows)} solutions are over max_length={limit}, the longest with "
-            f"{max(long)} tokens (allowed {settings.max_truncated:.1%}); raise max_length, or max_truncated"
+            f"process_reward_model: under max_length={limit} steps of {len(kept)} solutions are left, not of two "
+            "problems; raise max_length"
         )
     steps = sum(len(steps.ends) for _, steps in kept)
     lost = sum(len(steps.ends) for _, steps in whole) - steps
-    return kept, {"solutions": len(rows), "truncated": len(long), "steps": steps, "steps_lost": lost}
+    return kept, {"solutions": len(rows), "truncated": long, "steps": steps, "steps_lost": lost}
 
 
 def divided(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

@@ -107,16 +107,26 @@ def check(settings: ReviseSettings, parents: Parents) -> None:
     if shape != "prompt-completion":
         raise ContractError(f"revise: trajectories have shape {shape!r}; give prompt-completion rows")
     rows = read_trajectories(source.path)
+    if any(isinstance(row["completion"], list) and len(row["completion"]) > 1 for row in rows):
+        raise ContractError(
+            "revise: an answer of several messages; the revision would take the place of the last alone"
+        )
     without = next((number for number, row in enumerate(rows, start=1) if not row.get("verifier")), None)
     if settings.keep_better and without:
         raise ContractError(f"revise: keep_better compares verified scores, but row {without} names no verifier")
     Bench(row["verifier"] for row in rows if row.get("verifier"))
-    policy, (critique, revision), room = parents.one("policy"), settings.requests, settings.max_new_tokens
-    fields = shown(rows, settings.principles, settings.seed, 0)
-    if critique:
-        check_prompts_fit(policy, asked(critique, fields), room)
-        room *= 2  # of the critique, and of the revision
-    check_prompts_fit(policy, asked(revision, fields), room)
+    _check_room(settings, parents.one("policy"), rows)
+
+
+def _check_room(settings: ReviseSettings, policy: Artifact, rows: Sequence[Row]) -> None:
+    """What is asked must leave room for what comes of it: in the first round, and with revisions for first answers."""
+    (critique, revision), room = settings.requests, settings.max_new_tokens
+    longest = sorted(settings.principles, key=len)[-1:]  # any may be drawn
+    for again in range(min(settings.rounds, 2)):
+        fields = [each | ({"answer": ""} if again else {}) for each in shown(rows, longest, settings.seed, 0)]
+        if critique:
+            check_prompts_fit(policy, asked(critique, fields), room * (1 + again))
+        check_prompts_fit(policy, asked(revision, fields), room * (1 + again + bool(critique)))
 
 
 def run(settings: ReviseSettings, parents: Parents, out: Path, progress: Progress) -> Work:
@@ -247,4 +257,5 @@ STAGE = Stage(
     run=run,
     check=check,
     check_settings=check_settings,
+    image="sample",
 )

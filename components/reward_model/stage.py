@@ -21,7 +21,6 @@ from posttrain.components.reward_model.unseen import (
     answers_of,
     ensemble_metrics,
     judged,
-    problem_of,
     scores_of,
     split,
     unseen_blocks,
@@ -33,13 +32,14 @@ from pydantic import Field
 from posttrain.artifacts import provenance
 from posttrain.artifacts.contracts import renders, size_of
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import read_trajectories, samplers
+from posttrain.artifacts.trajectories import problem_of, read_trajectories, samplers
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
+from posttrain.training.ranks import is_main
 from posttrain.training.settings import TrainSettings
 
 _PAIR = ("prompt", "chosen", "rejected")
@@ -139,12 +139,16 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
     from posttrain.training.arguments import trainer_config
     from posttrain.training.policy import lora_config, save_policy
     from posttrain.training.run import fit, to_dataset, trained_model, trainer_scratch
+    from posttrain.training.truncation import pair_lengths, refuse_cut
 
     init = parents.one("init")
     trajectories, unseen = parted(settings, read_trajectories(parents.one("data").path), parents)
     tokenizer, context = load_tokenizer(init.path), int(init.record.facts.get("context", 0))
     limit = min(settings.max_length, context or settings.max_length)
-    dropped = count_dropped(trajectories, tokenizer, limit, settings.max_dropped)
+    remedy = "max_dropped to learn from the others"
+    dropped = refuse_cut(pair_lengths(trajectories, tokenizer), limit, settings.max_dropped, remedy=remedy)
+    if dropped == len(trajectories):
+        raise ContractError(f"reward_model: every pair of data is over max_length={limit}; raise it")
     rows = [{column: row[column] for column in _PAIR} for row in trajectories]
     if settings.margins:
         rows = [row | {"margin": _margin(pair)} for row, pair in zip(rows, trajectories, strict=True)]
@@ -158,7 +162,7 @@ def run(settings: RewardModelSettings, parents: Parents, out: Path, progress: Pr
     work.trace = provenance.offline((sampler for row in trajectories for sampler in samplers(row)), init.digest)
     work.counts = {"pairs": len(rows), "dropped": dropped}
     fitting = with_contrast(within(unseen, tokenizer, limit))
-    if fitting:
+    if fitting and is_main():
         judge(work, fitting, [out, *(member.path for member in parents.all("members"))], settings.seed)
     work.counts |= {"unseen": len(fitting), "unseen_dropped": len(unseen) - len(fitting)}
     return work
@@ -184,24 +188,6 @@ def judge(work: Work, unseen: Sequence[Answer], models: Sequence[Path], seed: in
     work.blocks = unseen_blocks(found)
     if len(models) > 1:
         work.metrics |= ensemble_metrics(unseen, members_KN, seed)
-
-
-def count_dropped(rows: list[dict[str, Any]], tokenizer: Any, limit: int, max_share: float) -> int:
-    """Pairs of which either completion, with its prompt, is over `limit` tokens.
-
-    Raises:
-        ContractError: more than a share `max_share` of them are, or all.
-    """
-    from posttrain.training.truncation import pair_lengths
-
-    lengths = pair_lengths(rows, tokenizer)
-    over = [index for index, length in enumerate(lengths) if length > limit]
-    if len(over) > max_share * len(rows) or len(over) == len(rows):
-        raise ContractError(
-            f"data row {over[0] + 1} has {lengths[over[0]]} tokens, over max_length={limit} ({len(over)} of "
-            f"{len(rows)} pairs, allowed {max_share:.1%}); raise max_length, or max_dropped to learn from the others"
-        )
-    return len(over)
 
 
 def learned(trainer: Any) -> dict[str, float]:

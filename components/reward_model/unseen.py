@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.artifacts.digests import digest_value
 from posttrain.artifacts.rows import Row
+from posttrain.artifacts.trajectories import problem_of
 from posttrain.diagnosis.intervals import Interval, bootstrap
 from posttrain.diagnosis.selection import agreement_within
 from posttrain.report.page import Block, Section, Table
@@ -36,11 +36,6 @@ class Unseen:
     accuracy: Interval  # share of such pairs that are, ties not counted
     problems: int
     answers: int
-
-
-def problem_of(row: Row) -> str:
-    """Names a row's problem by its prompt: ids may differ between data sets."""
-    return digest_value(row["prompt"])
 
 
 def answers_of(rows: Iterable[Row]) -> list[Answer]:

@@ -125,6 +125,9 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     plan = planned(parents, settings.slices, settings.curriculum, global_batch(settings) // settings.group_size)
     bench, counts = _bench(settings, plan.problems), Counter[str]()
     mixins, arguments = _mixins(settings, parents, plan)
+    # Before the config: under ZeRO-3 Transformers spreads whatever is loaded after it, and not every term is gathered
+    # again for its forward passes.
+    rewards = reward_arguments(Rollouts(plan.problems, settings, parents, counts))
     with trainer_scratch() as scratch:
         config = trainer_config(
             trl_class(f"{settings.variant.trainer}Config"), settings, scratch, **_trl_arguments(settings)
@@ -143,7 +146,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
             progress,
             counted=counts,
             **arguments,
-            **reward_arguments(Rollouts(plan.problems, settings, parents, counts)),
+            **rewards,
         )
     work.trace = trace_of(trainer, init.digest, settings.max_staleness)
     if plan.hints:
@@ -154,7 +157,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     if plan.hints:
         work.metrics["hinted_share"] = live["hinted_rollouts"] / max(live.pop("sampled_rollouts"), 1)
     work.counts = {**plan.counts, **live}
-    work.facts |= bench.facts()
+    work.facts |= bench.facts(summed)
     return work
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from posttrain.artifacts.problems import Problem
 from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.engine import Sampler
 from posttrain.generation.steps import separating_tokens
 from posttrain.generation.tokenizer import render_all
 from posttrain.progress import Progress
@@ -44,14 +45,13 @@ class BeamSearch:
         most_steps: a solution with more is given up as it is.
     """
 
-    model: Any
+    sample: Sampler
     tokenizer: Any
     score: Score
     separator: str
     decoding: Decoding
     expand: int
     most_steps: int
-    batch_rows: int
     tokens: int = 0
     """Tokens sampled so far."""
 
@@ -77,8 +77,6 @@ class BeamSearch:
         alive: Sequence[tuple[int, Beam]],
     ) -> None:
         """One more step of all beams that go on; then the best of each problem."""
-        from posttrain.generation.transformers import sample_tokens
-
         rooms = [self.decoding.max_new_tokens - len(beam.so_far.tokens) for _, beam in alive]
         changes = {
             "samples": self.expand if step else self.decoding.samples,
@@ -86,14 +84,11 @@ class BeamSearch:
             # Each step draws anew: a prefix at the place of an earlier one must not get its numbers again.
             "seed": int(np.random.SeedSequence([self.decoding.seed, step]).generate_state(1)[0]),
         }
-        sampled = sample_tokens(
-            self.model,
-            self.tokenizer,
+        sampled = self.sample(
             [prompts[number] + beam.so_far.tokens for number, beam in alive],
             self.decoding.model_copy(update=changes),
-            stops=self._stops,
-            most=rooms,
-            batch_rows=self.batch_rows,
+            self._stops,
+            rooms,
         )
         self.tokens += sum(len(each.tokens) for continuations in sampled for each in continuations)
         grown = [

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -24,13 +25,14 @@ from posttrain.components.search.pick import Gap, best, softmax, vote
 from pydantic import Field
 
 from posttrain import verifiers
-from posttrain.artifacts.problems import Problem, prompt_text
-from posttrain.artifacts.trajectories import write_trajectories
+from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.trajectories import last_text, write_trajectories
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.decoding import Completion, Decoding
 from posttrain.generation.prompts import check_prompts_fit
-from posttrain.generation.settings import sample_problems
-from posttrain.generation.steps import AGGREGATES
+from posttrain.generation.settings import sample_problems, sampling
+from posttrain.generation.steps import AGGREGATES, separating_tokens
+from posttrain.generation.tokenizer import load_tokenizer, render_all
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import METHODS, Kind
@@ -39,8 +41,8 @@ from posttrain.verifiers.verdict import Verdict
 JUDGES = ("reward_model", "process_reward_model")
 # Which judges a method can use; one of them must be given, and nothing else.
 _NEEDS = {"majority": (), "best_of_n": JUDGES, "weighted_majority": JUDGES, "beam": JUDGES[1:]}
-# Verifiers that name no answer but the right one.
-_TELLING = ("regex",)
+# Verifiers whose answers say what is right: `regex` finds no other, `instructions` names what was followed.
+_TELLING = ("regex", "instructions")
 
 
 class SearchSettings(RolloutSettings):
@@ -73,11 +75,6 @@ def check_settings(settings: SearchSettings) -> None:
     """Samples must differ, and a beam must be kept."""
     if settings.temperature == 0:
         raise ConfigError("search: temperature=0 makes all samples the same; there is nothing to search, raise it")
-    if settings.method == "beam" and settings.backend != "transformers":
-        raise ConfigError(
-            f"search: backend={settings.backend} with method=beam, which goes on from tokens, a step at a time; use "
-            "backend=transformers"
-        )
     if settings.method == "beam" and settings.samples % settings.expand:
         raise ConfigError(
             f"search: samples={settings.samples} is not a multiple of expand={settings.expand}; beam keeps "
@@ -86,7 +83,7 @@ def check_settings(settings: SearchSettings) -> None:
 
 
 def check(settings: SearchSettings, parents: Parents) -> None:
-    """The method must have its judge and no other, prompts must fit, and answers must be told apart."""
+    """The method must have its judge and no other, prompts must fit, verifiers be there, and answers be told apart."""
     given = [role for role in JUDGES if parents.maybe(role)]
     needs = _NEEDS[settings.method]
     if len(given) != bool(needs) or not set(given) <= set(needs):
@@ -95,31 +92,40 @@ def check(settings: SearchSettings, parents: Parents) -> None:
             f"not {' and '.join(given) or 'none'}"
         )
     problems = chosen(settings, parents)
+    _bench(problems)
     check_prompts_fit(parents.one("policy"), problems, settings.max_new_tokens)
     for role in given:
         judge = parents.maybe(role)
         if judge is not None:
             check_prompts_fit(judge, problems, settings.max_new_tokens)
+    if settings.method == "beam":
+        separator = str(parents.all("process_reward_model")[0].record.facts["separator"])
+        separating_tokens(load_tokenizer(parents.one("policy").path), separator)
     telling = next((problem for problem in problems if problem.verifier in _TELLING), None)
     if telling and settings.method.endswith("majority"):
         raise ContractError(
-            f"search: problem {telling.id!r}: {telling.verifier} names right answers only, so votes would know which "
-            "are right; use a verifier that reads any answer, or method=best_of_n"
+            f"search: problem {telling.id!r}: {telling.verifier} names answers by what is right in them, so votes "
+            "would know which are right; use a verifier that reads any answer, or method=best_of_n"
         )
+
+
+def _bench(problems: Sequence[Problem]) -> verifiers.Bench:
+    """Who verifies; one that is unknown or not configured is refused."""
+    return verifiers.Bench(problem.verifier for problem in problems)
 
 
 def run(settings: SearchSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Sample, pick, measure the gap, and write one row a problem."""
     policy, problems = parents.one("policy"), chosen(settings, parents)
-    sampled = sample_problems(policy, problems, settings, progress)
-    verdicts = [judged(problem, completions) for problem, completions in zip(problems, sampled, strict=True)]
+    bench, sampled = _bench(problems), sample_problems(policy, problems, settings, progress)
+    verdicts = judged(problems, sampled)
     plainly = sum(len(each.tokens) for completions in sampled for each in completions)
     counts: Counter[str] = Counter()
     if settings.method == "beam":
         picked, spent = beamed(settings, parents, problems, progress)
     else:
         picked, spent = picks(settings, parents, problems, sampled, verdicts, counts), plainly
-    found = [judged(problem, [completion])[0] for problem, completion in zip(problems, picked, strict=True)]
+    found = [verdict for [verdict] in judged(problems, [[completion] for completion in picked])]
     write_trajectories(
         [
             row_of(problem, trace, policy.digest, "search") | {"reward": verdict.score, "answer": verdict.answer}
@@ -130,7 +136,7 @@ def run(settings: SearchSettings, parents: Parents, out: Path, progress: Progres
     gap = Gap.of(found, verdicts, settings.seed)
     a_problem = {"tokens_per_problem": spent / len(problems), "plain_tokens_per_problem": plainly / len(problems)}
     return Work(
-        facts={"rows": len(problems), "shape": "prompt-completion", "sampler": policy.digest},
+        facts={"rows": len(problems), "shape": "prompt-completion", "sampler": policy.digest, **bench.facts()},
         metrics=gap.metrics() | a_problem,
         counts={
             "problems": len(problems),
@@ -145,10 +151,16 @@ def run(settings: SearchSettings, parents: Parents, out: Path, progress: Progres
     )
 
 
-def judged(problem: Problem, completions: Sequence[Completion]) -> list[Verdict]:
-    """The verifier's verdicts; for picking, only their answers count."""
-    asked = problem.verifier, problem.reference, prompt_text(problem.prompt)
-    return list(verifiers.verify_all([verifiers.Ask(each.text, *asked) for each in completions]))
+def judged(problems: Sequence[Problem], sampled: Sequence[Sequence[Completion]]) -> list[list[Verdict]]:
+    """The verifiers' verdicts; for picking, only their answers count."""
+    verdicts = verifiers.verify_all(
+        [
+            verifiers.Ask(each.text, problem.verifier, problem.reference, last_text(problem.prompt))
+            for problem, completions in zip(problems, sampled, strict=True)
+            for each in completions
+        ]
+    )
+    return [list(islice(verdicts, len(completions))) for completions in sampled]
 
 
 def picks(
@@ -208,24 +220,20 @@ def beamed(
     from posttrain.components.search.beam import BeamSearch, given_up
 
     from posttrain.generation.process import StepScorer
-    from posttrain.generation.transformers import load_policy
 
+    policy = parents.one("policy")
+    tokenizer = load_tokenizer(policy.path)
+    longest = max(map(len, render_all(tokenizer, [problem.prompt for problem in problems])))
     scorer, combine = StepScorer(parents.all("process_reward_model")[0]), AGGREGATES[settings.aggregate]
 
     def score(prefixes: Sequence[tuple[Problem, str]]) -> list[float]:
         steps = scorer([(problem.prompt, text) for problem, text in prefixes])
         return [combine(each) if each else 0.0 for each in steps]
 
-    search = BeamSearch(
-        *load_policy(parents.one("policy").path),
-        score,
-        scorer.separator,
-        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        settings.expand,
-        settings.max_steps,
-        settings.batch_rows,
-    )
-    return [given_up(beam) for beam in search(problems, progress)], search.tokens
+    decoding = Decoding(**settings.model_dump(include=set(Decoding.model_fields)))
+    with sampling(policy, longest + settings.max_new_tokens, settings) as sample:
+        search = BeamSearch(sample, tokenizer, score, scorer.separator, decoding, settings.expand, settings.max_steps)
+        return [given_up(beam) for beam in search(problems, progress)], search.tokens
 
 
 STAGE = Stage(
@@ -238,4 +246,5 @@ STAGE = Stage(
     check_settings=check_settings,
     check=check,
     method=lambda settings: settings.method,
+    image="sample",
 )

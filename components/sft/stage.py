@@ -29,6 +29,7 @@ from posttrain.settings import changed
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
 from posttrain.training.arguments import check_trainer_args
+from posttrain.training.ranks import is_main
 from posttrain.training.settings import TrainSettings
 from posttrain.training.supervised import SHAPES, check_rows, supervised
 
@@ -77,6 +78,11 @@ def check_settings(settings: SFTSettings) -> None:
             raise ConfigError(f"sft: {name} is for method={' or '.join(methods)}, not {settings.method}; leave it out")
     if "packing_strategy" in changed(settings) and not settings.packing:
         raise ConfigError(f"sft: packing_strategy={settings.packing_strategy} without packing; set packing=true")
+    if settings.method == "proximal" and settings.strategy in ("fsdp", "zero3"):
+        raise ConfigError(
+            f"sft: method=proximal with strategy={settings.strategy}: it trains against older weights, of which each "
+            "process would need all; use ddp or zero2"
+        )
     check_trainer_args("SFTConfig", settings)
 
 
@@ -141,7 +147,7 @@ def run(settings: SFTSettings, parents: Parents, out: Path, progress: Progress) 
     trainer, more = objective(settings, parents.maybe("reference") or init)
     data, cut = parents.one("data"), settings.max_truncated
     work = supervised(settings, init, data, owned, cut, out, progress, trainer, **more)
-    if anchors:
+    if anchors and is_main():
         from posttrain.components.sft.anchors import anchor_blocks, anchor_metrics, kept
 
         sampling = SamplingSettings(

@@ -5,7 +5,7 @@
 2. A step's label is the share of right ones (soft estimation, eq. 4). The hard label (eq. 3) is whether any was right,
    so label > 0: trainers round for themselves. A finished solution's last step is labelled by its own verdict.
 3. Prefixes are prefixes of the solution's tokens, never text tokenised anew (`posttrain.generation.steps`). Prefixes
-   that solutions of one problem share are rolled out once.
+   that solutions share are rolled out once, if the same verifier judges them by the same reference.
 4. The same rollouts say from where a right answer can still be reached: `reachability.py` measures that.
 
 A label is about the completer: a step from which another policy would go on rightly may be a dead end to this one.
@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,19 @@ from posttrain.components.step_labels.reachability import reachability_blocks, r
 from pydantic import Field
 
 from posttrain import verifiers
+from posttrain.artifacts.artifact import Artifact
+from posttrain.artifacts.digests import digest_value
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import completion_text, prompt_of, read_trajectories, write_trajectories
-from posttrain.errors import ConfigError, ContractError, DataError
-from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.settings import SamplingSettings
+from posttrain.artifacts.trajectories import (
+    completion_text,
+    problem_of,
+    prompt_of,
+    read_trajectories,
+    write_trajectories,
+)
+from posttrain.errors import ContractError, DataError
+from posttrain.generation.decoding import Completion
+from posttrain.generation.settings import SamplingSettings, sample_prompts
 from posttrain.generation.steps import Steps, split_steps
 from posttrain.progress import Progress
 from posttrain.stage import Parents, ParentSpec, Stage, Work
@@ -46,7 +56,7 @@ _COUNTED = (
     "continuations_unscorable",
 )
 
-Prefix = tuple[str, tuple[int, ...]]  # a problem, and the tokens of prompt and steps
+Prefix = tuple[str, tuple[int, ...]]  # by what it is judged, and the tokens of prompt and steps
 
 
 class StepLabelSettings(SamplingSettings):
@@ -63,17 +73,8 @@ PARENTS = {
 }
 
 
-def check_settings(settings: StepLabelSettings) -> None:
-    """Only Transformers goes on from tokens."""
-    if settings.backend != "transformers":
-        raise ConfigError(
-            f"step_labels: backend={settings.backend} takes prompts, not the tokens of a prefix; use "
-            "backend=transformers"
-        )
-
-
 def check(settings: StepLabelSettings, parents: Parents) -> None:
-    """Rows must be single solutions that name their verifier, and the completer must read their prompts."""
+    """Rows must be single solutions whose verifiers are there, and the completer must read their prompts."""
     rows, facts = read_trajectories(parents.one("trajectories").path), parents.one("trajectories").record.facts
     if facts.get("shape") != "prompt-completion":
         raise ContractError(f"step_labels: {facts.get('shape')} rows are no solutions; give prompt-completion rows")
@@ -83,6 +84,12 @@ def check(settings: StepLabelSettings, parents: Parents) -> None:
         raise ContractError("step_labels: a completion of several messages; steps are cut from one answer")
     if any(isinstance(row["prompt"], list) for row in rows) and not parents.one("policy").record.facts["chat_template"]:
         raise ContractError("step_labels: prompts are conversations, but the policy has no chat template; add one")
+    _bench(rows)
+
+
+def _bench(rows: Sequence[Row]) -> verifiers.Bench:
+    """Who judges continuations; one that is unknown or not configured is refused."""
+    return verifiers.Bench(row["verifier"] for row in rows)
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,13 @@ class Solution:
     """A solution and its steps; an unfinished one has no last step to judge."""
 
     row: Row
-    problem: str
     steps: Steps
     finished: bool
+
+    @cached_property
+    def judged_by(self) -> str:
+        """The same for solutions that the same verifier judges by the same reference."""
+        return digest_value([self.row["verifier"], self.row.get("reference")])
 
     @property
     def rolled_out(self) -> range:
@@ -100,31 +111,32 @@ class Solution:
         return range(len(self.steps.ends) + (not self.finished))
 
     def prefix(self, depth: int) -> Prefix:
-        return self.problem, tuple(self.steps.prefix(depth))
+        return self.judged_by, tuple(self.steps.prefix(depth))
 
 
 def run(settings: StepLabelSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Cut, roll out, label, and write one row a solution."""
-    from posttrain.generation.transformers import load_policy
+    from posttrain.generation.tokenizer import load_tokenizer
 
     policy, rows = parents.one("policy"), read_trajectories(parents.one("trajectories").path)
-    model, tokenizer = load_policy(policy.path)
+    bench, tokenizer = _bench(rows), load_tokenizer(policy.path)
     context, counts = int(policy.record.facts.get("context", 0)), Counter[str]()
     solutions = list(_solutions(rows, tokenizer, settings.separator, context, counts))
     owners = {solution.prefix(depth): solution for solution in solutions for depth in solution.rolled_out}
     counts["prefixes"] = sum(len(solution.rolled_out) for solution in solutions)
     counts["prefixes_shared"] = counts["prefixes"] - len(owners)
-    shares = dict(zip(owners, _shares(settings, model, tokenizer, owners, counts, progress), strict=True))
-    labelled = [(solution, _labels(solution, shares)) for solution in solutions]
+    shares = dict(zip(owners, _shares(settings, policy, tokenizer, owners, counts, progress), strict=True))
+    labelled = list(zip(solutions, _labels(solutions, shares), strict=True))
     kept = [(solution, labels) for solution, labels in labelled if labels is not None]
     counts["unscorable"] += len(labelled) - len(kept)
     if not kept:
         raise DataError(f"step_labels: none of {len(rows)} solutions could be labelled: {dict(counts)}")
     made = [_row(solution, labels[1:]) for solution, labels in kept]
     write_trajectories(made, out)
-    paths = [Reached(solution.problem, labels, solution.finished) for solution, labels in kept]
+    paths = [Reached(problem_of(solution.row), labels, solution.finished) for solution, labels in kept]
+    facts = {"shape": "stepwise", "separator": settings.separator, "completer": policy.digest, **bench.facts()}
     return Work(
-        facts={"rows": len(made), "shape": "stepwise", "separator": settings.separator, "completer": policy.digest},
+        facts={"rows": len(made), **facts},
         counts={"solutions": len(rows), "kept": len(made), **{name: counts[name] for name in _COUNTED}},
         metrics=reachability_metrics(paths, settings.seed),
         blocks=reachability_blocks(paths, settings.samples, settings.seed),
@@ -156,32 +168,28 @@ def _solutions(
             steps = steps.shortened(sum(not context or end < context for end in steps.ends[: max(whole, 0)]))
         if steps.ends:
             counts["steps"] += len(steps.ends)
-            yield Solution(row, str(row.get("problem_id") or prompt_of(row)), steps, finished)
+            yield Solution(row, steps, finished)
 
 
 def _shares(
     settings: StepLabelSettings,
-    model: Any,
+    policy: Artifact,
     tokenizer: Any,
     owners: dict[Prefix, Solution],
     counts: Counter[str],
     progress: Progress,
 ) -> Iterator[float | None]:
     """The share of right continuations of each prefix, None where none could be scored."""
-    from posttrain.generation.transformers import sample_tokens
-
-    sampled = sample_tokens(
-        model,
-        tokenizer,
-        [list(tokens) for _, tokens in owners],
-        Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
-        batch_rows=settings.batch_rows,
-        on_progress=lambda done, total: progress.update(done, total, "prefix"),
+    sampled = sample_prompts(policy, [list(tokens) for _, tokens in owners], settings, progress, "prefix")
+    verdicts = verifiers.verify_all(
+        [
+            _ask(solution.row, _text(tokenizer, tokens[solution.steps.start :], each))
+            for ((_, tokens), solution), continuations in zip(owners.items(), sampled, strict=True)
+            for each in continuations
+        ]
     )
-    for ((_, tokens), solution), continuations in zip(owners.items(), sampled, strict=True):
-        begun = tokens[solution.steps.start :]
-        asks = [_ask(solution.row, _text(tokenizer, begun, each)) for each in continuations]
-        scores = [verdict.score for verdict in verifiers.verify_all(asks)]
+    for continuations in sampled:
+        scores = [verdict.score for verdict in islice(verdicts, len(continuations))]
         scored = [score == 1 for score in scores if score is not None]
         counts["continuations_unscorable"] += len(scores) - len(scored)
         yield sum(scored) / len(scored) if scored else None
@@ -197,14 +205,17 @@ def _ask(row: Row, text: str) -> verifiers.Ask:
     return verifiers.Ask(text, row["verifier"], row.get("reference"), prompt_of(row))
 
 
-def _labels(solution: Solution, shares: dict[Prefix, float | None]) -> list[float] | None:
-    """Of the prompt and of each step; None if one of them cannot be told."""
-    labels = [shares[solution.prefix(depth)] for depth in solution.rolled_out]
-    if solution.finished:
-        score = verifiers.verify(*_ask(solution.row, completion_text(solution.row))).score
-        labels.append(None if score is None else float(score == 1))
-    known = [label for label in labels if label is not None]
-    return known if len(known) == len(labels) else None
+def _labels(solutions: Sequence[Solution], shares: dict[Prefix, float | None]) -> Iterator[list[float] | None]:
+    """Of each solution's prompt and of each step; None if one of them cannot be told."""
+    ended = [_ask(solution.row, completion_text(solution.row)) for solution in solutions if solution.finished]
+    verdicts = verifiers.verify_all(ended)
+    for solution in solutions:
+        labels = [shares[solution.prefix(depth)] for depth in solution.rolled_out]
+        if solution.finished:
+            score = next(verdicts).score
+            labels.append(None if score is None else float(score == 1))
+        known = [label for label in labels if label is not None]
+        yield known if len(known) == len(labels) else None
 
 
 def _row(solution: Solution, labels: list[float]) -> Row:
@@ -220,6 +231,6 @@ STAGE = Stage(
     parents=PARENTS,
     settings=StepLabelSettings,
     run=run,
-    check_settings=check_settings,
     check=check,
+    image="sample",
 )

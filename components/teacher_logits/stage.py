@@ -75,8 +75,12 @@ def run(settings: TeacherLogitsSettings, parents: Parents, out: Path, progress: 
 
     teacher, data = parents.one("teacher"), parents.one("data")
     rows = read_trajectories(data.path)
-    encoded, truncated = training_tokens(load_tokenizer(teacher.path), rows, settings.max_length)
-    tokens = [len(row.completion) for row in encoded]
+    encoded, lengths = training_tokens(load_tokenizer(teacher.path), rows, settings.max_length)
+    tokens, truncated = [len(row.completion) for row in encoded], sum(n > settings.max_length for n in lengths)
+    if not any(tokens):
+        raise ContractError(
+            f"teacher_logits: every prompt of data has max_length={settings.max_length} tokens or more; raise it"
+        )
     k = min(settings.k, int(teacher.record.facts["vocabulary"]))
     enough_room(out, sum(tokens) * k * topk.BYTES)
     ids, logprobs = topk.create(out, tokens, k)

@@ -9,12 +9,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from posttrain import verifiers
 from posttrain.artifacts.rows import Row
-from posttrain.artifacts.trajectories import completion_text, prompt_of, read_trajectories, write_trajectories
+from posttrain.artifacts.trajectories import (
+    completion_text,
+    problem_of,
+    prompt_of,
+    read_trajectories,
+    write_trajectories,
+)
 from posttrain.errors import ContractError, DataError, VerifierError
 from posttrain.progress import Progress
 from posttrain.settings import Settings
@@ -99,10 +106,10 @@ def _named(place: str) -> Iterator[None]:
 
 def _kept(rows: list[Row], settings: VerifySettings) -> list[Row]:
     kept: list[Row] = []
-    per_problem: dict[str, int] = defaultdict(int)
-    seen: set[tuple[str, str]] = set()
+    per_problem: dict[Any, int] = defaultdict(int)
+    seen: set[Any] = set()
     for row in rows:
-        problem = row.get("problem_id") or prompt_of(row)
+        problem = (row.get("problem_id"), problem_of(row))
         key = (problem, completion_text(row))
         if settings.min_reward > 0 and (row["reward"] is None or row["reward"] < settings.min_reward):
             continue

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posttrain.artifacts.digests import digest_value
+from posttrain.artifacts.problems import prompt_text
 from posttrain.artifacts.rows import Row, read_table, write_table
 from posttrain.errors import DataError
 
@@ -111,6 +113,11 @@ def completion_text(row: Row) -> str:
 def prompt_of(row: Row) -> str:
     """The prompt as text, for verifiers that look at it."""
     return last_text(row["prompt"])
+
+
+def problem_of(row: Row) -> str:
+    """Names a row's problem by its prompt: ids may differ between data sets, or be those of two problems."""
+    return digest_value(prompt_text(row["prompt"]))
 
 
 def samplers(row: Row) -> Iterator[str | None]:

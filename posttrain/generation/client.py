@@ -6,38 +6,18 @@ import json
 import os
 from typing import Any
 
+from posttrain.connections import PASSING, RETRIES, connections
 from posttrain.errors import ConfigError, ServerError
 
 KEY_VARIABLE = "VLLM_API_KEY"  # the one that the server itself takes its key from
-_TRIES = 6
-_PAUSE = 1.0  # seconds: at once, then after 2, 4, 8 and 16: about what a proxy takes to move a server
-_LONGEST_PAUSE = 60.0  # whatever Retry-After says
-_PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class Client:
     """Bound to one server; safe to use from many threads."""
 
     def __init__(self, url: str, timeout: float, at_once: int) -> None:
-        import urllib3
-
-        self.url = url.rstrip("/").removesuffix("/v1")
-        key = os.environ.get(KEY_VARIABLE)
-        self._pool = urllib3.PoolManager(
-            maxsize=at_once,
-            headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})},
-            timeout=urllib3.Timeout(connect=10, read=timeout),
-            retries=urllib3.Retry(
-                total=_TRIES - 1,
-                redirect=False,
-                allowed_methods=None,  # a POST too: this one changes nothing
-                status_forcelist=_PASSING,
-                raise_on_status=False,
-                backoff_factor=_PAUSE,
-                backoff_max=_LONGEST_PAUSE,
-                retry_after_max=int(_LONGEST_PAUSE),
-            ),
-        )
+        self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
+        self._connections = connections(at_once, timeout, os.environ.get(KEY_VARIABLE, ""))
 
     def get(self, path: str) -> dict[str, Any]:
         """What lies at a path.
@@ -56,11 +36,11 @@ class Client:
         import urllib3
 
         try:
-            answer = self._pool.request(method, self.url + path, body=body, redirect=False)
+            answer = self._connections.request(method, self.url + path, body=body, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             raise self._failed(path, str(getattr(error, "reason", None) or error)) from None
         said = _parsed(answer.data)
-        if answer.status in _PASSING:
+        if answer.status in PASSING:
             raise self._failed(path, f"{answer.status} {_message(said, answer)}")
         if answer.status != 200 or said is None:
             remedy = f"; set {KEY_VARIABLE}" if answer.status in (401, 403) else ""
@@ -71,7 +51,7 @@ class Client:
 
     def _failed(self, path: str, fault: str) -> ServerError:
         return ServerError(
-            f"server_url={self.url}: {path} failed {_TRIES} times, last with: {fault}; is it running, and in time?"
+            f"server_url={self.url}: {path} failed {RETRIES + 1} times, last with: {fault}; is it running, and in time?"
         )
 
 

@@ -4,7 +4,12 @@ An engine is a module of this package with a function
 
     sample_policy(policy, prompts, decoding, settings, on_progress) -> list[list[Completion]]
 
-that returns `decoding.samples` completions of every prompt, in the order of the prompts.
+that returns `decoding.samples` completions of every prompt, in the order of the prompts. What is given as token ids is
+gone on from as it is. And one to sample again and again:
+
+    sampling(policy, longest, settings) -> a context manager of a `Sampler`
+
+where no prompt with its completion has more than `longest` tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,9 +26,23 @@ from posttrain.artifacts.policy import eos_ids, inspect_policy
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError, PolicyError
 from posttrain.generation.decoding import Completion, Decoding, Finish
-from posttrain.generation.tokenizer import load_tokenizer, render_all
+from posttrain.generation.tokenizer import Tokens, load_tokenizer, render_all
 
 OnProgress = Callable[[int, int], None]
+
+
+class Sampler(Protocol):
+    """A loaded policy: `decoding.samples` completions of every sequence of token ids, in their order.
+
+    Args:
+        stops: tokens that end a completion beside EOS, and stay part of it.
+        most: new tokens that each completion may have.
+    """
+
+    def __call__(
+        self, prompts: Sequence[Tokens], decoding: Decoding, stops: Sequence[int], most: Sequence[int]
+    ) -> list[list[Completion]]: ...
+
 
 # A completion before it is read: its tokens, the EOS included, and their log-probabilities.
 Drawn = tuple[list[int], list[float]]
@@ -41,10 +60,18 @@ class Asked:
     rooms: list[int]
     eos: list[int]
     decoding: Decoding
+    stops: Sequence[int] = ()
 
     @classmethod
-    def of(cls, directory: Path, prompts: Sequence[Prompt], decoding: Decoding) -> Asked:
-        """The prompts as the policy in `directory` sees them.
+    def of(
+        cls,
+        directory: Path,
+        prompts: Sequence[Prompt | Tokens],
+        decoding: Decoding,
+        stops: Sequence[int] = (),
+        most: Sequence[int] = (),
+    ) -> Asked:
+        """The prompts as the policy in `directory` sees them; `stops` and `most` as `Sampler` has them.
 
         Raises:
             DataError: a prompt is empty, or leaves no room for a new token in the policy's context.
@@ -57,9 +84,10 @@ class Asked:
         return cls(
             tokenizer,
             rendered,
-            rooms(rendered, context or None, [decoding.max_new_tokens] * len(rendered)),
+            rooms(rendered, context or None, most or [decoding.max_new_tokens] * len(rendered)),
             sorted(ends),
             decoding,
+            stops,
         )
 
     @property
@@ -85,14 +113,14 @@ class Asked:
             "repetition_penalty": 1.0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
-            "stop_token_ids": self.eos,
+            "stop_token_ids": sorted({*self.eos, *self.stops}),
             "ignore_eos": True,  # vLLM's own idea of it
             "logprobs": 0,  # of the drawn token alone
         }
 
     def completions(self, drawn: Iterable[Drawn]) -> list[Completion]:
         """One prompt's completions from what was drawn for it."""
-        completions = completions_of(drawn, set(self.eos), self.tokenizer)
+        completions = completions_of(drawn, set(self.eos), self.tokenizer, self.stops)
         return completions * self.decoding.samples if self.decoding.temperature == 0 else completions
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from posttrain.artifacts.artifact import Artifact
@@ -12,7 +13,8 @@ from posttrain.artifacts.problems import Prompt
 from posttrain.errors import ConfigError
 from posttrain.generation.client import Client
 from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.engine import Asked, Drawn, OnProgress
+from posttrain.generation.engine import Asked, Drawn, OnProgress, Sampler
+from posttrain.generation.tokenizer import Tokens
 
 if TYPE_CHECKING:
     from posttrain.generation.settings import SamplingSettings
@@ -23,7 +25,11 @@ _SAME_POLICY = 0.15
 
 
 def sample_policy(
-    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+    policy: Artifact,
+    prompts: Sequence[Prompt | Tokens],
+    decoding: Decoding,
+    settings: SamplingSettings,
+    on_progress: OnProgress,
 ) -> list[list[Completion]]:
     """As every engine (`posttrain.generation.engine`).
 
@@ -35,11 +41,36 @@ def sample_policy(
     asked = Asked.of(policy.path, prompts, decoding)
     if not asked.prompts:
         return []
-    at_once = min(_MOST_REQUESTS, max(1, settings.batch_rows // decoding.samples))
-    client = Client(settings.server_url, settings.server_timeout, at_once)
-    model = served_model(client, policy, asked)
+    client = _client(settings, decoding.samples)
+    return _sampled(client, served_model(client, policy, asked), asked, on_progress)
+
+
+@contextmanager
+def sampling(policy: Artifact, longest: int, settings: SamplingSettings) -> Iterator[Sampler]:
+    """As every engine (`posttrain.generation.engine`)."""
+    client, model = _client(settings, settings.samples), ""
+
+    def sample(
+        prompts: Sequence[Tokens], decoding: Decoding, stops: Sequence[int], most: Sequence[int]
+    ) -> list[list[Completion]]:
+        nonlocal model
+        asked = Asked.of(policy.path, prompts, decoding, stops, most)
+        model = model or served_model(client, policy, asked)
+        return _sampled(client, model, asked, lambda done, total: None)
+
+    yield sample
+
+
+def _client(settings: SamplingSettings, samples: int) -> Client:
+    return Client(
+        settings.server_url, settings.server_timeout, min(_MOST_REQUESTS, max(1, settings.batch_rows // samples))
+    )
+
+
+def _sampled(client: Client, model: str, asked: Asked, on_progress: OnProgress) -> list[list[Completion]]:
+    """What is asked for, a request a prompt."""
     drawn: list[list[Drawn]] = [[] for _ in asked.prompts]
-    with ThreadPoolExecutor(at_once) as threads:
+    with ThreadPoolExecutor(client.at_once) as threads:
         futures = {
             threads.submit(_draw, client, model, prompt, asked.parameters(index)): index
             for index, prompt in enumerate(asked.prompts)

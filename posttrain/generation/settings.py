@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from posttrain.artifacts.artifact import Artifact
-from posttrain.artifacts.problems import Problem
+from posttrain.artifacts.problems import Problem, Prompt
 from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.engine import Sampler
+from posttrain.generation.tokenizer import Tokens
 from posttrain.progress import Progress
 from posttrain.settings import Settings
 
@@ -62,12 +65,32 @@ def sample_problems(
     policy: Artifact, problems: Sequence[Problem], settings: SamplingSettings, progress: Progress
 ) -> list[list[Completion]]:
     """`settings.samples` completions of every problem's prompt, in the order of the problems."""
-    engine = import_module(f"posttrain.generation.{settings.backend}")
-    completions: list[list[Completion]] = engine.sample_policy(
+    return sample_prompts(policy, [problem.prompt for problem in problems], settings, progress, "problem")
+
+
+def sample_prompts(
+    policy: Artifact, prompts: Sequence[Prompt | Tokens], settings: SamplingSettings, progress: Progress, unit: str
+) -> list[list[Completion]]:
+    """`settings.samples` completions of every prompt, in their order; of token ids, what goes on from them.
+
+    Args:
+        unit: what a prompt is, for the log.
+    """
+    completions: list[list[Completion]] = _engine(settings).sample_policy(
         policy,
-        [problem.prompt for problem in problems],
+        prompts,
         Decoding(**settings.model_dump(include=set(Decoding.model_fields))),
         settings,
-        lambda done, total: progress.update(done, total, "problem"),
+        lambda done, total: progress.update(done, total, unit),
     )
     return completions
+
+
+def sampling(policy: Artifact, longest: int, settings: SamplingSettings) -> AbstractContextManager[Sampler]:
+    """A policy that is loaded once, to sample from again and again; see `posttrain.generation.engine`."""
+    loaded: AbstractContextManager[Sampler] = _engine(settings).sampling(policy, longest, settings)
+    return loaded
+
+
+def _engine(settings: SamplingSettings) -> Any:
+    return import_module(f"posttrain.generation.{settings.backend}")

@@ -9,6 +9,8 @@ from typing import Any
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import DataError
 
+Tokens = list[int]  # of a sequence to go on from, as a policy sees it
+
 
 def load_tokenizer(directory: Path) -> Any:
     """The policy's tokenizer, padding on the left as generation needs it, with a pad token."""
@@ -20,10 +22,15 @@ def load_tokenizer(directory: Path) -> Any:
     return tokenizer
 
 
-def render(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """A prompt's token ids, as TRL's trainers make them: text as it is, messages through the chat template."""
+def render(tokenizer: Any, prompt: Prompt | Tokens) -> list[int]:
+    """A prompt's token ids, as TRL's trainers make them: text as it is, messages through the chat template.
+
+    Token ids are taken as they are: text cut between tokens and tokenised anew would be other ones.
+    """
     if isinstance(prompt, str):
         return list(tokenizer(text=prompt)["input_ids"])
+    if prompt and isinstance(prompt[0], int):
+        return list(prompt)
     if tokenizer.chat_template is None:
         raise DataError(
             "the prompt is a list of messages, but the policy's tokenizer has no chat template; "
@@ -33,7 +40,7 @@ def render(tokenizer: Any, prompt: Prompt) -> list[int]:
     return list(chat["input_ids"])
 
 
-def render_all(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def render_all(tokenizer: Any, prompts: Sequence[Prompt | Tokens]) -> list[list[int]]:
     """As `render`, for many prompts: a fast tokenizer takes texts several times faster together than one by one."""
     if prompts and all(isinstance(prompt, str) for prompt in prompts):
         return list(tokenizer(text=list(prompts))["input_ids"])

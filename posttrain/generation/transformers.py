@@ -17,19 +17,37 @@ from posttrain.artifacts.problems import Prompt
 from posttrain.generation.batch import Batch
 from posttrain.generation.decode import can_repeat_cache, decode_generate, decode_shared
 from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.engine import OnProgress, completions_of, rooms
-from posttrain.generation.tokenizer import load_tokenizer, render_all
+from posttrain.generation.engine import OnProgress, Sampler, completions_of, rooms
+from posttrain.generation.tokenizer import Tokens, load_tokenizer, render_all
 
 if TYPE_CHECKING:
     from posttrain.generation.settings import SamplingSettings
 
 
 def sample_policy(
-    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+    policy: Artifact,
+    prompts: Sequence[Prompt | Tokens],
+    decoding: Decoding,
+    settings: SamplingSettings,
+    on_progress: OnProgress,
 ) -> list[list[Completion]]:
     """As every engine (`posttrain.generation.engine`)."""
     model, tokenizer = load_policy(policy.path)
     return sample(model, tokenizer, prompts, decoding, batch_rows=settings.batch_rows, on_progress=on_progress)
+
+
+@contextmanager
+def sampling(policy: Artifact, longest: int, settings: SamplingSettings) -> Iterator[Sampler]:
+    """As every engine (`posttrain.generation.engine`)."""
+    model, tokenizer = load_policy(policy.path)
+
+    def again(
+        prompts: Sequence[Tokens], decoding: Decoding, stops: Sequence[int], most: Sequence[int]
+    ) -> list[list[Completion]]:
+        rows = settings.batch_rows
+        return sample_tokens(model, tokenizer, list(prompts), decoding, stops=stops, most=most, batch_rows=rows)
+
+    yield again
 
 
 def load_policy(
@@ -54,7 +72,7 @@ def load_policy(
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Tokens],
     decoding: Decoding,
     *,
     batch_rows: int = 512,

@@ -12,14 +12,19 @@ from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.problems import Prompt
 from posttrain.errors import ConfigError
 from posttrain.generation.decoding import Completion, Decoding
-from posttrain.generation.engine import Asked, Drawn, OnProgress
+from posttrain.generation.engine import Asked, Drawn, OnProgress, Sampler
+from posttrain.generation.tokenizer import Tokens
 
 if TYPE_CHECKING:
     from posttrain.generation.settings import SamplingSettings
 
 
 def sample_policy(
-    policy: Artifact, prompts: Sequence[Prompt], decoding: Decoding, settings: SamplingSettings, on_progress: OnProgress
+    policy: Artifact,
+    prompts: Sequence[Prompt | Tokens],
+    decoding: Decoding,
+    settings: SamplingSettings,
+    on_progress: OnProgress,
 ) -> list[list[Completion]]:
     """As every engine (`posttrain.generation.engine`).
 
@@ -31,14 +36,31 @@ def sample_policy(
     if not asked.prompts:
         return []
     with _engine(policy.path, asked.longest, settings) as llm:
-        from vllm import SamplingParams
+        return _drawn(llm, asked, on_progress)
 
-        outputs = llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in asked.prompts],
-            [SamplingParams(**asked.parameters(index), detokenize=False) for index in range(len(asked.prompts))],
-            use_tqdm=_bar(on_progress, len(asked.prompts)),
-        )
-        return [asked.completions(map(_drawn, output.outputs)) for output in outputs]
+
+@contextmanager
+def sampling(policy: Artifact, longest: int, settings: SamplingSettings) -> Iterator[Sampler]:
+    """As every engine (`posttrain.generation.engine`)."""
+
+    def sample(
+        prompts: Sequence[Tokens], decoding: Decoding, stops: Sequence[int], most: Sequence[int]
+    ) -> list[list[Completion]]:
+        return _drawn(llm, Asked.of(policy.path, prompts, decoding, stops, most), lambda done, total: None)
+
+    with _engine(policy.path, longest, settings) as llm:
+        yield sample
+
+
+def _drawn(llm: Any, asked: Asked, on_progress: OnProgress) -> list[list[Completion]]:
+    from vllm import SamplingParams
+
+    outputs = llm.generate(
+        [{"prompt_token_ids": prompt} for prompt in asked.prompts],
+        [SamplingParams(**asked.parameters(index), detokenize=False) for index in range(len(asked.prompts))],
+        use_tqdm=_bar(on_progress, len(asked.prompts)),
+    )
+    return [asked.completions(map(_read, output.outputs)) for output in outputs]
 
 
 @contextmanager
@@ -81,7 +103,7 @@ def _dtype(directory: Path) -> str:
     return str(stored).removeprefix("torch.") if stored else "auto"
 
 
-def _drawn(output: Any) -> Drawn:
+def _read(output: Any) -> Drawn:
     tokens = list(output.token_ids)
     return tokens, [step[token].logprob for token, step in zip(tokens, output.logprobs, strict=True)]
 

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from posttrain.training.ranks import mean_of_all, spread_as
+
 Forward = Callable[..., Any]
 
 
@@ -38,11 +40,11 @@ class _OwnObjective:
     def _objective(self, model: Forward, **inputs: Any) -> Any:
         raise NotImplementedError
 
-    def _log(self, **values: Tensor) -> None:
-        """Beside TRL's own curves, mean of each over a logging interval."""
-        for name, value in values.items():
-            gathered = self.accelerator.gather_for_metrics(value.detach())  # type: ignore[attr-defined]
-            self._metrics["train"][name].append(gathered.float().mean().item())  # type: ignore[attr-defined]
+    def _log(self, **values_N: Tensor) -> None:
+        """Beside TRL's own curves: the mean of each over the tokens of all processes."""
+        for name, value_N in values_N.items():
+            mean = mean_of_all(self.accelerator, value_N)  # type: ignore[attr-defined]
+            self._metrics["train"][name].append(mean.item())  # type: ignore[attr-defined]
 
 
 class Anchored(_OwnObjective):
@@ -59,10 +61,9 @@ class Anchored(_OwnObjective):
 
     def __init__(self, *args: Any, anchor: str, weight: float, dynamic: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        accelerator = self.accelerator  # type: ignore[attr-defined]
-        dtype = accelerator.unwrap_model(self.model).dtype  # type: ignore[attr-defined]
+        dtype = self.accelerator.unwrap_model(self.model).dtype  # type: ignore[attr-defined]
         frozen = AutoModelForCausalLM.from_pretrained(anchor, dtype=dtype, use_safetensors=True)
-        self._anchor = accelerator.prepare_model(frozen.requires_grad_(False).eval(), evaluation_mode=True)
+        self._anchor = spread_as(self, frozen)
         self._weight, self._dynamic = weight, dynamic
 
     def _objective(self, model: Forward, **inputs: Any) -> Any:
@@ -79,7 +80,7 @@ class Anchored(_OwnObjective):
         logp_N = logp_NV.gather(-1, labels_N[:, None])[:, 0]
         kl_N = (anchor_NV.exp() * (anchor_NV - logp_NV)).sum(-1)
         weight_N = logp_N.detach().exp() if self._dynamic else 1.0
-        self._log(nll=-logp_N.mean(), anchor_kl=kl_N.mean())
+        self._log(nll=-logp_N, anchor_kl=kl_N)
 
         def placed(values_N: Tensor) -> Tensor:
             return values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N)
@@ -121,9 +122,8 @@ class Proximal(_OwnObjective):
         outputs = model(**inputs)
         ratio_BT = (outputs.log_probs - old_BT).exp()
         mask_BT = outputs.label_mask
-        clipped_BT = (ratio_BT > 1 + self._clip) & mask_BT
-        tokens = mask_BT.sum().clamp(min=1)
-        self._log(nll=-outputs.log_probs.sum() / tokens, clipped=clipped_BT.sum() / tokens)
+        clipped_BT = ratio_BT > 1 + self._clip
+        self._log(nll=-outputs.log_probs[mask_BT], clipped=clipped_BT[mask_BT])
         # With an advantage of one the lower side of the clip never holds: min(r, clip(r)) = min(r, 1 + ε).
         outputs.log_probs = ratio_BT.clamp(max=1 + self._clip) * mask_BT
         return outputs

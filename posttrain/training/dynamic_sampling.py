@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.training.ranks import mean_of_all
 
 Group = dict[str, Any]  # the rows of one group, as a batch of its own
 
@@ -43,13 +44,13 @@ class SamplesDynamically:
                 f"group has {size}; make batch_size × accumulation a multiple of group_size, or set "
                 "dynamic_sampling=never"
             )
-        # Its own generator: a batch that needs no replacement is TRL's, bit for bit.
-        self._order = torch.Generator().manual_seed(own.seed + own.process_index)
+        # Its own generator: a batch that needs no replacement is TRL's, bit for bit. All processes draw the same.
+        self._order = torch.Generator().manual_seed(own.seed)
         self._queue: list[int] = []
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         size, wanted = self.num_generations, len(inputs) // self.num_generations  # type: ignore[attr-defined]
-        drawn = [row["problem"] for row in inputs[::size]]
+        drawn = self._of_all([row["problem"] for row in inputs[::size]])
         contrasted: list[Group] = []
         alike: list[Group] = []
         lacking, rounds, sampled = wanted, 0, 0
@@ -58,7 +59,8 @@ class SamplesDynamically:
             for group in groups_of(batch, size):
                 (contrasted if has_contrast(group["rewards"]) else alike).append(group)
             rounds, sampled = rounds + 1, sampled + len(inputs) // size
-            lacking = int(self._over_processes(wanted - len(contrasted), "max")) * (rounds <= self._max_resampling)
+            # As many as the process lacks that lacks most: all must sample, and in batches of one size.
+            lacking = max(self._of_all([wanted - len(contrasted)])) * (rounds <= self._max_resampling)
             inputs = [row for row in self._others(lacking, drawn) for _ in range(size)]
         filled = (contrasted + alike)[:wanted]
         self.discarded += (sampled - wanted) * size
@@ -66,19 +68,23 @@ class SamplesDynamically:
         return batch if rounds == 1 else self._merged(filled)
 
     def _others(self, count: int, drawn: list[int]) -> list[Any]:
-        """Rows of the next prompts that were not drawn for this batch; of any, when all were. `drawn` gains them."""
+        """Rows of the next `count` prompts for each process, of which this one's are returned.
+
+        None of them was drawn for this batch by any process, unless all were. `drawn` gains them.
+        """
         chosen: list[int] = []
-        rows = len(self.train_dataset)  # type: ignore[attr-defined]
+        rows, own = len(self.train_dataset), self.args  # type: ignore[attr-defined]
         if not self.shuffle_dataset:  # type: ignore[attr-defined]
             self._queue = []  # ordered data goes on from this batch, not from where the last one was filled up
-        while len(chosen) < count:
+        while len(chosen) < count * own.world_size:
             if not self._queue:
                 self._queue = self._next_pass(rows, drawn[-1])
             index = self._queue.pop(0)
             if index not in drawn or len(set(drawn)) == rows:
                 chosen.append(index)
                 drawn.append(index)
-        return [self.train_dataset[index] for index in chosen]  # type: ignore[attr-defined]
+        mine = chosen[own.process_index * count : (own.process_index + 1) * count]
+        return [self.train_dataset[index] for index in mine]  # type: ignore[attr-defined]
 
     def _next_pass(self, rows: int, last: int) -> list[int]:
         """All prompts in the order in which they come: random, or the data's own, from `last` on, if that has one."""
@@ -99,16 +105,18 @@ class SamplesDynamically:
         return batch
 
     def _log_sampling(self, rounds: int, kept: float, alike: float) -> None:
+        accelerator = self.accelerator  # type: ignore[attr-defined]
         metrics = self._metrics["train"]  # type: ignore[attr-defined]
-        metrics["kept_groups"].append(self._over_processes(kept, "mean"))
-        metrics["frac_reward_zero_std"][-rounds:] = [self._over_processes(alike, "mean")]
+        metrics["kept_groups"].append(float(mean_of_all(accelerator, [kept])))
+        metrics["frac_reward_zero_std"][-rounds:] = [float(mean_of_all(accelerator, [alike]))]
 
-    def _over_processes(self, value: float, how: str) -> float:
+    def _of_all(self, numbers: list[int]) -> list[int]:
+        """The numbers of every process, those of the first process first."""
         import torch
 
         accelerator = self.accelerator  # type: ignore[attr-defined]
-        values = accelerator.gather(torch.tensor([float(value)], device=accelerator.device))
-        return float(values.max() if how == "max" else values.mean())
+        own = torch.tensor(numbers, device=accelerator.device)
+        return [int(number) for number in accelerator.gather(own)]
 
 
 def groups_of(batch: dict[str, Any], size: int) -> list[Group]:

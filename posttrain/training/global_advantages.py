@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.training.ranks import mean_of_all
+
 _EPSILON = 1e-4  # TRL's, added to a deviation: rewards that are all alike must not become noise
 
 
@@ -41,7 +43,8 @@ class NormalisesGlobally:
         if self._group_baseline or not self.beta:
             return torch.zeros_like(mask_BT, dtype=torch.float32)
         kl_BT = (self._old_logprobs(batch) - batch["ref_per_token_logps"]) * mask_BT
-        self._metrics["train"]["kl"].append(float(kl_BT.sum() / mask_BT.sum().clamp(min=1)))  # type: ignore[attr-defined]
+        kl = mean_of_all(self.accelerator, kl_BT[mask_BT.bool()])  # type: ignore[attr-defined]
+        self._metrics["train"]["kl"].append(float(kl))  # type: ignore[attr-defined]
         return self.beta * kl_BT.flip(1).cumsum(1).flip(1)
 
     def _old_logprobs(self, batch: Any) -> Any:
@@ -65,17 +68,10 @@ class NormalisesGlobally:
     def _normalised(self, advantages_BT: Any, mask_BT: Any) -> Any:
         import torch
 
-        centred_BT = advantages_BT - self._mean(advantages_BT, mask_BT)
-        deviation = self._mean(centred_BT**2, mask_BT).sqrt()
+        accelerator = self.accelerator  # type: ignore[attr-defined]
+        centred_BT = advantages_BT - mean_of_all(accelerator, advantages_BT[mask_BT])
+        deviation = mean_of_all(accelerator, centred_BT[mask_BT] ** 2).sqrt()
         return torch.where(mask_BT, centred_BT / (deviation + _EPSILON), 0.0)
-
-    def _mean(self, values_BT: Any, mask_BT: Any) -> Any:
-        """Over the tokens of every process."""
-        import torch
-
-        sums = torch.stack([values_BT[mask_BT].sum(), mask_BT.sum()])
-        total, count = self.accelerator.reduce(sums, reduction="sum")  # type: ignore[attr-defined]
-        return total / count.clamp(min=1)
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if self._group_baseline:

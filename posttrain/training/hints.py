@@ -22,6 +22,7 @@ from posttrain.artifacts.problems import Problem, prompt_text
 from posttrain.artifacts.rows import Row
 from posttrain.errors import ContractError
 from posttrain.generation.tokenizer import load_tokenizer, render_all
+from posttrain.training.ranks import mean_of_all
 
 
 def hints_for(
@@ -129,7 +130,7 @@ class GivesHints:
         ]
         started = sum(map(bool, self._given))
         self.hinted, self.sampled = self.hinted + started, self.sampled + len(inputs)
-        metrics["hinted"].append(started / len(inputs))
+        metrics["hinted"].append(float(mean_of_all(self.accelerator, [bool(hint) for hint in self._given])))  # type: ignore[attr-defined]
         return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
 
     def _drawn(self, problem: int) -> float:

@@ -32,14 +32,13 @@ from posttrain.settings import AnySettings, parse_settings
 from posttrain.stage import Parents, Stage, Work, versions
 from posttrain.training import handover, keeping
 from posttrain.training.hardware import Nodes, global_batch, processes_here, processes_in_all, refuse_impossible
-from posttrain.training.ranks import is_main
+from posttrain.training.ranks import is_main, wait_for_main
 from posttrain.training.settings import TrainSettings
 
 COMMAND = ("-m", "posttrain", "rank")  # what Python runs in each process, and then the job's folder
 _JOB, _WORK = "job.json", "work.json"
 # The agent's word on processes that end; ours is one line.
 _TALK = ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.elastic.agent.server.api")
-_GRACE = 3600  # seconds that a group may take to keep its run when it is told to end; its pod's own limit comes first
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -93,18 +92,18 @@ def _in_group(stage: Stage[Any], settings: TrainSettings, parents: Parents, out:
     with tempfile.TemporaryDirectory(prefix="posttrain-group-") as name:
         folder = Path(name)
         (folder / _JOB).write_text(job.model_dump_json(), encoding="utf-8")
-        start(processes_here(settings), [*COMMAND, name], folder, _GRACE if settings.checkpoint_uri else 30)
+        start(processes_here(settings), [*COMMAND, name], folder, bool(settings.checkpoint_uri))
         report = folder / _WORK
         # The first process of all is on the first node.
         return handover.load(report.read_text(encoding="utf-8")) if report.is_file() else Work()
 
 
-def start(processes: int, command: list[str], folder: Path, grace: int = 30) -> None:
+def start(processes: int, command: list[str], folder: Path, kept: bool = False) -> None:
     """Run a Python command in a group of processes on this node, to the end.
 
     Args:
         folder: where the processes leave their failures.
-        grace: seconds that they are given to end when this process is told to.
+        kept: SIGTERM is handed on to the processes, which keep their run and end; the agent would give them 30 seconds.
 
     Raises:
         PosttrainError: the first error that a process left, or GroupError if one was killed.
@@ -126,17 +125,19 @@ def start(processes: int, command: list[str], folder: Path, grace: int = 30) -> 
         rdzv_configs={} if alone else {"rank": nodes.rank},
         local_addr=nodes.address if alone else None,
         max_restarts=0,
-        shutdown_timeout=grace,
+        signals_to_handle=",".join(number.name for number in _SIGNALS[kept:]),
     )
     for name in _TALK:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _signals_kept():
+    with _signals_kept(), _handed_on(kept) as told:
         try:
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
-            _raise_first(folder, error)
-        except SignalException as ended:
             _raise_left(folder)
+            if told:
+                sys.exit(128 + signal.SIGTERM)
+            _raise_killed(error)
+        except SignalException as ended:
             sys.exit(128 + ended.sigval)
 
 
@@ -152,8 +153,27 @@ def _signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_first(folder: Path, failed: Any) -> NoReturn:
-    _raise_left(folder)
+@contextmanager
+def _handed_on(kept: bool) -> Iterator[list[int]]:
+    """Hand SIGTERM on to the processes of the group; yields what came."""
+    import psutil
+
+    told: list[int] = []
+
+    def hand_on(number: int, frame: Any) -> None:
+        told.append(number)
+        processes = psutil.Process().children()
+        if not processes:  # there is nothing to keep yet
+            sys.exit(128 + number)
+        for process in processes:
+            process.send_signal(number)
+
+    if kept and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, hand_on)  # `_signals_kept` takes it back
+    yield told
+
+
+def _raise_killed(failed: Any) -> NoReturn:
     rank, failure = failed.get_first_failure()
     how = (
         f"killed by {signal.Signals(-failure.exitcode).name}"
@@ -182,6 +202,8 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
     _end_with_parent()
     if "OMP_NUM_THREADS" not in os.environ:  # as many threads as cores in each process would only wait for one another
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"])))
+    if torch.cuda.is_available():  # a stage may load a model before Accelerate does so
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     job = Job.model_validate_json((folder / _JOB).read_text(encoding="utf-8"))
     stage = load_stage(job.stage)
     try:
@@ -198,6 +220,7 @@ def take_part(folder: Path, load_stage: Callable[[str], Stage[Any]]) -> None:
     except Exception as error:
         _leave(folder, error)
     if torch.distributed.is_initialized():
+        wait_for_main()  # else the group would fall apart while it measures what it wrote
         torch.distributed.destroy_process_group()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.errors import ContractError
+from posttrain.training.ranks import gathered
 
 _TOLERANCE = 1e-2  # of the largest logit: half precision rounds to within it, a leak is of the order of one
 
@@ -43,7 +44,7 @@ def _refuse_leaks(model: Any, collator: Any) -> None:
 
     name = type(model).__name__
     try:
-        with torch.no_grad():
+        with torch.no_grad(), gathered(model):
             model.eval()
             together, alone = logits([first, second]), logits([second])
     except ValueError as error:  # how a model says that it cannot, as without a kernel that it needs

@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.policy import inspect_policy
 from posttrain.errors import PolicyError
-from posttrain.training.ranks import is_main, is_spread, wait_for_all, whole_weights
+from posttrain.training.ranks import is_main, is_spread, whole_weights
 from posttrain.training.settings import TrainSettings
 
 # What belongs to a policy's weights; everything else is the parent's, byte for byte.
@@ -30,7 +30,8 @@ def lora_config(settings: TrainSettings, task: str = "CAUSAL_LM") -> Any:
 def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str] = ()) -> dict[str, str | int | float]:
     """Write the trained policy, adapters merged; all but the weights stays as in its parent.
 
-    In a group every process must call it; the first one writes, and the others, which get an empty fingerprint, wait.
+    In a group every process must call it. The first one writes, and only there is the policy to be found afterwards:
+    the others, which may be on other machines, get an empty fingerprint.
 
     Args:
         own_config: what of its config is its own, as the head of a reward model.
@@ -41,6 +42,9 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
     Raises:
         PolicyError: a weight is NaN or infinite.
     """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # else Transformers would spread whatever is loaded from now on, waiting for the others
     spread, adapted = is_spread(model), hasattr(model, "merge_and_unload")
     if adapted and (spread or getattr(model, "is_quantized", False)):
         model = merged_into(init, model)
@@ -57,7 +61,6 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
         (out / "generation_config.json").unlink(missing_ok=True)
         copy_tokenizer(init.path, out)
         fingerprint = inspect_policy(out)
-    wait_for_all()  # a stage may go on to measure what was written
     return fingerprint
 
 
@@ -69,7 +72,6 @@ def merged_into(init: Artifact, model: Any) -> Any:
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     weights = whole_weights(model, trained.__contains__)
@@ -77,7 +79,6 @@ def merged_into(init: Artifact, model: Any) -> Any:
         return None
     config = model.peft_config["default"]
     adapters = get_peft_model_state_dict(model, state_dict=weights)
-    unset_hf_deepspeed_config()  # else Transformers would spread this one too, and wait for the others to join in
     stored = {"dtype": "auto", "use_safetensors": True}
     if config.task_type == "CAUSAL_LM":
         plain = AutoModelForCausalLM.from_pretrained(init.path, **stored)

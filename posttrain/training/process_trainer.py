@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForTokenClassification, Trainer, TrainingArguments, set_seed
 
+from posttrain.training.ranks import batch_mean
+
 NOT_A_STEP = -100.0  # the label of a token at which no step ends
 
 
@@ -32,15 +34,18 @@ class ProcessRewardTrainer(Trainer):
 
             head = get_peft_model(head, peft_config)
         super().__init__(model=head, args=args, data_collator=padded_rows, **arguments)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean already, and is averaged over accumulated batches
+        self.model_accepts_loss_kwargs = True  # how many steps a batch has, over all processes and passes
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The mean loss of the batch's steps."""
         labels_BT = inputs["labels"]
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         at_BT = labels_BT != NOT_A_STEP
         logits_S = outputs.logits[..., 0][at_BT].float()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits_S, labels_BT[at_BT])
+        losses_S = torch.nn.functional.binary_cross_entropy_with_logits(logits_S, labels_BT[at_BT], reduction="none")
+        loss = batch_mean(self, losses_S, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
 

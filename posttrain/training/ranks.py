@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+
+_DONE = "posttrain: the first process is done"  # a key of the group's store
 
 
 def is_main() -> bool:
@@ -14,12 +17,20 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def wait_for_all() -> None:
-    """Go on when every process of the group is here."""
-    import torch.distributed as group
+def wait_for_main() -> None:
+    """Go on when the first process of the group is here, which may measure for hours what it wrote.
 
-    if group.is_available() and group.is_initialized():
-        group.barrier()
+    By the group's store: a barrier gives up after the time that training's collectives have.
+    """
+    import torch.distributed as group
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    if not (group.is_available() and group.is_initialized()):
+        return
+    if is_main():
+        _get_default_store().set(_DONE, "")
+    else:
+        _get_default_store().wait([_DONE], timedelta(days=14))
 
 
 def summed(counts: Counter[Any]) -> Counter[Any]:
@@ -82,9 +93,59 @@ class Group:
         return values
 
 
+def mean_of_all(accelerator: Any, values_N: Any) -> Any:
+    """The mean of numbers of which every process has some, none at all being 0; every process must call it."""
+    import torch
+
+    with torch.no_grad():
+        values_N = torch.as_tensor(values_N, dtype=torch.float32, device=accelerator.device)
+        sums = torch.stack([values_N.sum(), values_N.new_tensor(values_N.numel())])
+        total, count = accelerator.reduce(sums, reduction="sum")
+        return total / count.clamp(min=1)
+
+
+def batch_mean(trainer: Any, losses_N: Any, items: Any) -> Any:
+    """The mean of a batch's losses, as a trainer's `compute_loss` returns it in each process and pass.
+
+    Args:
+        losses_N: of this process's tokens (or whatever is labelled) in this pass.
+        items: how many the whole batch has, over all processes and passes; None = only these.
+    """
+    if items is None:
+        return losses_N.mean()
+    # Gradients are averaged over processes, so each one's part of the sum counts for all of them.
+    processes = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
+    return losses_N.sum() * processes / items
+
+
 def is_spread(model: Any) -> bool:
     """Whether no process holds the whole model: FSDP2 and ZeRO-3 give each a part of every weight."""
     return any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters())
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Meanwhile every process has all weights of a model that ZeRO-3 has spread, for what goes around its hooks."""
+    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not spread:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(spread):
+        yield
+
+
+def spread_as(trainer: Any, model: Any) -> Any:
+    """A model that only scores, beside the one that is trained: placed and spread over processes as that one."""
+    from trl.models import prepare_deepspeed, prepare_fsdp
+
+    model.requires_grad_(False).eval()
+    if trainer.is_deepspeed_enabled:
+        return prepare_deepspeed(model, trainer.accelerator)
+    if trainer.is_fsdp_enabled:
+        return prepare_fsdp(model, trainer.accelerator)
+    return trainer.accelerator.prepare_model(model, evaluation_mode=True)
 
 
 def whole_weights(model: Any, names: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Saver:
         self._copies = HostCopies()
         self._told_to_end = threading.Event()
         self._thread: threading.Thread | None = None
+        self._reserving: threading.Thread | None = None  # of the memory for the copies, after the first step
         self._error: Exception | None = None
         self._committed = self._saved = time.monotonic()  # when a save last succeeded, and last began
         self._late = False
@@ -94,6 +95,9 @@ class Saver:
             self._late |= due
         elif due or told or ends:
             self._save(trainer, step)
+        elif self._reserving is None:
+            self._reserving = threading.Thread(target=self._copies.reserve(trainer.snapshot()[1]), daemon=True)
+            self._reserving.start()
         self.waited += time.monotonic() - began
 
     def finish(self) -> None:
@@ -138,6 +142,8 @@ class Saver:
 
     def _save(self, trainer: Any, step: int) -> None:
         self._saved, self._late = time.monotonic(), False
+        if self._reserving:
+            self._reserving.join()
         plain, tensors = trainer.snapshot()
         pieces, metrics = self._copies.copy(tensors), _last_metrics(trainer)
         self._thread = threading.Thread(target=self._send, args=(step, plain, pieces, metrics), daemon=True)
@@ -193,7 +199,8 @@ def _last_metrics(trainer: Any) -> dict[str, float]:
 def _give_way() -> None:
     """Have Linux run this thread after those that train, where there are not enough cores for both."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + 10))
 
 
 @contextmanager

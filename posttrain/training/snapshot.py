@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -45,6 +45,16 @@ class HostCopies:
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the copies are only queued
         return pieces
+
+    def reserve(self, files: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], None]:
+        """What allocates the buffers of these files, and touches their memory: most of what a first copy costs."""
+        sizes = {name: sum(tensor.nbytes for tensor in tensors.values()) for name, tensors in files.items()}
+
+        def allocate() -> None:
+            for name, size in sizes.items():
+                self._buffer(name, size).zero_()
+
+        return allocate
 
     def _copy(self, file: str, tensors: Mapping[str, Tensor]) -> list[memoryview]:
         described, size = {}, 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from posttrain.artifacts.topk import COLUMN, TopK
 from posttrain.errors import ContractError
+from posttrain.training.ranks import batch_mean, mean_of_all
 from posttrain.training.tokens import training_tokens
 
 if TYPE_CHECKING:
@@ -52,30 +53,32 @@ def divergence(logits_NV: Tensor, ids_NK: Tensor, logprobs_NK: Tensor, temperatu
     return stored_N + torch.xlogy(rest_N, rest_N) - rest_N * ours_rest_N.log()
 
 
-def taught_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], stored: int, max_length: int) -> tuple[Any, int]:
-    """A `datasets.Dataset` of tokenised rows, `row` their index among those given, and how many were cut.
+def taught_rows(
+    tokenizer: Any, rows: Sequence[Mapping[str, Any]], stored: int, max_length: int
+) -> tuple[Any, list[int]]:
+    """A `datasets.Dataset` of tokenised rows, `row` their index among those given, and each given row's tokens.
 
     Args:
         stored: the longest sequence when the distributions were stored.
-        max_length: the longest now.
+        max_length: the longest now, no longer.
 
     Raises:
         ContractError: a row has other tokens than distributions were stored for.
     """
     from datasets import Dataset
 
-    whole, _ = training_tokens(tokenizer, rows, stored)
+    whole, lengths = training_tokens(tokenizer, rows, stored)
     for number, (row, encoded) in enumerate(zip(rows, whole, strict=True), start=1):
         if row[COLUMN] != len(encoded.completion):
             raise ContractError(
                 f"data row {number} has {len(encoded.completion)} completion tokens where {row[COLUMN]} were stored; "
                 "store them again with the stage teacher_logits"
             )
-    encoded_rows, cut = training_tokens(tokenizer, rows, max_length)
-    kept = [index for index, encoded in enumerate(encoded_rows) if encoded.completion]
-    taught = [encoded_rows[index] for index in kept]
+    shortened = [encoded._replace(ids=encoded.ids[:max_length]) for encoded in whole]
+    kept = [index for index, encoded in enumerate(shortened) if encoded.completion]
+    taught = [shortened[index] for index in kept]
     labels = [[IGNORED] * encoded.start + encoded.completion for encoded in taught]
-    return Dataset.from_dict({"input_ids": [encoded.ids for encoded in taught], "labels": labels, "row": kept}), cut
+    return Dataset.from_dict({"input_ids": [encoded.ids for encoded in taught], "labels": labels, "row": kept}), lengths
 
 
 class Collator:
@@ -138,12 +141,8 @@ class LearnsStoredLogits:
             logits_NV, inputs["teacher_ids"], inputs["teacher_logprobs"], self._temperature, self._bucket
         )
         hard_N = cross_entropy(logits_NV, labels[taught], reduction="none")
-        total = ((1 - self._hard_weight) * soft_N + self._hard_weight * hard_N).sum()
-        loss = total / (taught.sum() if num_items_in_batch is None else num_items_in_batch)
-        accelerator, args = self.accelerator, self.args  # type: ignore[attr-defined]
-        if args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * accelerator.num_processes  # DDP averages gradients; the tokens are those of every process
+        loss = batch_mean(self, (1 - self._hard_weight) * soft_N + self._hard_weight * hard_N, num_items_in_batch)
         metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[attr-defined]
         for name, value_N in (("divergence", soft_N), ("nll", hard_N)):
-            metrics[name].append(float(accelerator.gather_for_metrics(value_N.detach().mean()).mean()))
+            metrics[name].append(float(mean_of_all(self.accelerator, value_N)))  # type: ignore[attr-defined]
         return (loss, outputs) if return_outputs else loss

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.training.ranks import spread_as
 
 COLUMN = "teacher"  # of the data set: the index of the row's teacher
 
@@ -40,15 +41,16 @@ class RoutesTeachers:
                 f"{len(teacher_model)} teachers cannot be sharded over processes (FSDP, DeepSpeed); train with one "
                 "process a GPU, or distil from one teacher after the other"
             )
+        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            self.teacher_model = spread_as(self, self.teacher_model)  # TRL leaves it whole, and where it was loaded
         self._teachers = [self.teacher_model, *map(self._load_teacher, teacher_model[1:])]
 
     def _load_teacher(self, path: str) -> Any:
         from transformers import AutoModelForCausalLM
 
-        accelerator = self.accelerator  # type: ignore[attr-defined]
-        dtype = accelerator.unwrap_model(self.teacher_model).dtype
+        dtype = self.accelerator.unwrap_model(self.teacher_model).dtype  # type: ignore[attr-defined]
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-        return accelerator.prepare_model(model, evaluation_mode=True)
+        return spread_as(self, model)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         import torch

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from posttrain.generation.scoring import Encoded
 
 
-def training_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]], max_length: int) -> tuple[list[Encoded], int]:
-    """The tokens of prompt-completion rows, cut at `max_length` as TRL cuts them, and how many rows were cut.
+def training_tokens(
+    tokenizer: Any, rows: Sequence[Mapping[str, Any]], max_length: int
+) -> tuple[list[Encoded], list[int]]:
+    """The tokens of prompt-completion rows, cut at `max_length` as TRL cuts them, and how many each row had.
 
     A row whose prompt alone fills `max_length` is left with no completion.
 
@@ -23,27 +25,14 @@ def training_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]], max_lengt
 
     encoded = _encoded(tokenizer, rows)
     kept = [Encoded(row.ids[:max_length], min(row.start, max_length)) for row in encoded]
-    return kept, sum(len(row.ids) > max_length for row in encoded)
+    return kept, [len(row.ids) for row in encoded]
 
 
-def cut_completions(tokenizer: Any, rows: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Encoded], int]:
-    """As `training_tokens`, but completions are as rollouts: cut after so many tokens, with no EOS unless sampled."""
+def cut_completions(tokenizer: Any, rows: Sequence[Mapping[str, Any]], tokens: int) -> tuple[list[Encoded], list[int]]:
+    """As `training_tokens`, but of completions as rollouts: cut after so many tokens, with no EOS unless sampled."""
     encoded = _encoded(tokenizer, rows, as_sampled=True)
     kept = [row._replace(ids=row.ids[: row.start + tokens]) for row in encoded]
-    return kept, sum(len(row.completion) > tokens for row in encoded)
-
-
-def refuse_cut(cut: int, rows: int, max_share: float, limit: str) -> None:
-    """Too many rows that are not whole are a mistake.
-
-    Raises:
-        ContractError: more than `max_share` of the rows are over the limit.
-    """
-    if cut > max_share * rows:
-        raise ContractError(
-            f"{cut} of {rows} rows are over {limit} (allowed {max_share:.1%}); raise it, or max_truncated to train on "
-            "cut rows"
-        )
+    return kept, [len(row.completion) for row in encoded]
 
 
 def _encoded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], as_sampled: bool = False) -> list[Encoded]:

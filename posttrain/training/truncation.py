@@ -1,10 +1,36 @@
-"""How many rows a trainer would cut, known before it is built."""
+"""How many rows a trainer would cut or leave out, known before it is built."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from posttrain.errors import ContractError
+
+
+def refuse_cut(
+    lengths: Sequence[int],
+    limit: int,
+    max_share: float,
+    option: str = "max_length",
+    remedy: str = "max_truncated to train on cut rows",
+) -> int:
+    """How many rows are over a limit of tokens; too many are a mistake.
+
+    Args:
+        lengths: tokens of each row.
+        option: the setting that the limit is, and `remedy` the one that allows more such rows.
+
+    Raises:
+        ContractError: more than a share `max_share` are.
+    """
+    over = [index for index, length in enumerate(lengths) if length > limit]
+    if len(over) > max_share * len(lengths):
+        raise ContractError(
+            f"data row {over[0] + 1} has {lengths[over[0]]} tokens, over {option}={limit} ({len(over)} of "
+            f"{len(lengths)} rows, allowed {max_share:.1%}); raise {option}, or {remedy}"
+        )
+    return len(over)
 
 
 def count_truncated(
@@ -22,22 +48,16 @@ def count_truncated(
     """
     if tokenizer.eos_token is None:
         raise ContractError("the policy's tokenizer has no EOS token to end answers with; set its eos_token")
-    pairs = "chosen" in rows[0]
-    lengths = pair_lengths(rows, tokenizer) if pairs else token_lengths(rows, tokenizer)
+    lengths = pair_lengths(rows, tokenizer) if "chosen" in rows[0] else token_lengths(rows, tokenizer)
     limit = max_length or max(lengths)
-    cut = [index for index, length in enumerate(lengths) if length > limit]
-    if len(cut) > max_share * len(rows):
-        raise ContractError(
-            f"data row {cut[0] + 1} has {lengths[cut[0]]} tokens, over max_length={limit} ({len(cut)} of {len(rows)} "
-            f"rows, allowed {max_share:.1%}); raise max_length, or max_truncated to train on cut rows"
-        )
+    cut = refuse_cut(lengths, limit, max_share)
     longest = min(max(lengths), limit)
     if context and longest > context:
         row = lengths.index(max(lengths)) + 1
         raise ContractError(
             f"data row {row} needs {longest} tokens, over the policy's context of {context}; set max_length={context}"
         )
-    return len(cut)
+    return cut
 
 
 def token_lengths(rows: list[dict[str, Any]], tokenizer: Any) -> list[int]:

@@ -166,12 +166,16 @@ class Bench:
         told = {name: f" ({identity})" if identity else "" for name, identity in sorted(self._identities.items())}
         return ", ".join(f"{name}@{__version__}{identity}" for name, identity in told.items())
 
-    def facts(self) -> dict[str, str]:
-        """For the record: the verifiers and, of each with an identity, what served since it was added."""
+    def facts(self, in_all: Callable[[Counter[str]], Counter[str]] = Counter) -> dict[str, str]:
+        """For the record: the verifiers and, of each with an identity, what served since it was added.
+
+        Args:
+            in_all: adds up what several processes counted.
+        """
         told = {"verifiers": self.names}
         for name, identity in self._identities.items():
             if identity:
-                times = sorted((_served(name) - self._before[name]).items())
+                times = sorted(in_all(_served(name) - self._before[name]).items())
                 told[name] = f"{identity}; served by {', '.join(f'{one} ({n})' for one, n in times) or 'nobody'}"
         return told
 

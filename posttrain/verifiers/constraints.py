@@ -76,9 +76,14 @@ def sentences(text: str) -> int:
 
 
 def paragraphs(text: str, separator: str | None = None) -> list[str]:
-    """Parts between blank lines, or between separators; nothing before the first or after the last is one."""
-    parts = text.split(separator) if separator else re.split(r"\n[ \t]*\n", text)
-    return [part.strip() for part in parts if part.strip()]
+    """Parts between blank lines, or between separators; none if nothing stands between two separators (as IFEval).
+
+    Nothing before the first separator or after the last is no part.
+    """
+    parts = [part.strip() for part in (text.split(separator) if separator else re.split(r"\n[ \t]*\n", text))]
+    if separator and not all(parts[1:-1]):
+        return []
+    return [part for part in parts if part]
 
 
 def bullets(text: str) -> int:
@@ -126,12 +131,16 @@ def two_responses(text: str, _: Parameters) -> bool:
     return len(parts) == 2 and parts[0] != parts[1]
 
 
+def first_word(text: str) -> str:
+    """Up to white space or punctuation, quotation marks before it aside: of "self-help" all."""
+    return re.match(r"[\s'\"]*([^\s.,?!'\"]*)", text.casefold())[1]  # type: ignore[index]
+
+
 def paragraph_starts(text: str, given: Parameters) -> bool:
     parts = paragraphs(text)
     if len(parts) < given["place"] or len(parts) != given.get("paragraphs", len(parts)):
         return False
-    first = words(parts[given["place"] - 1].casefold())
-    return first[:1] == words(given["word"].casefold())[:1]
+    return first_word(parts[given["place"] - 1]) == first_word(given["word"])
 
 
 def whole_word(word: str, text: str) -> bool:

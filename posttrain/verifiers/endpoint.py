@@ -6,7 +6,7 @@
 | POSTTRAIN_JUDGE_MODEL | the model to ask for | |
 | POSTTRAIN_JUDGE_KEY | sent as bearer token; never logged, recorded or kept | none |
 | POSTTRAIN_JUDGE_AT_ONCE | requests at the same time | 16 |
-| POSTTRAIN_JUDGE_TIMEOUT | seconds that a request may take | 120 |
+| POSTTRAIN_JUDGE_TIMEOUT | seconds in which a whole reply must be there | 120 |
 | POSTTRAIN_JUDGE_TOKENS | longest reply, in tokens | 1024 |
 | POSTTRAIN_JUDGE_CACHE | directory of replies; `off` keeps none | ~/.cache/posttrain/judge |
 """
@@ -25,15 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from posttrain.connections import PASSING, RETRIES, connections
 from posttrain.errors import JudgeError, VerifierError
 
 log = logging.getLogger(__name__)
 
 PREFIX = "POSTTRAIN_JUDGE_"
 CACHE = "~/.cache/posttrain/judge"
-# A second, then 2, 4 … up to 60, each with up to a second of chance: some two minutes in all, or what Retry-After says.
-RETRIES, BACKOFF_S, LONGEST_WAIT_S = 6, 1.0, 60
-BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 MISCONFIGURED = (301, 302, 307, 308, 401, 402, 403, 404, 405)
 
 
@@ -115,27 +113,13 @@ def ask(judge: Judge, messages: list[dict[str, str]], worth_keeping: Callable[[s
 def _post(judge: Judge, body: bytes) -> bytes:
     import urllib3
 
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {judge.key}"} if judge.key else {})
-    # POST is not retried by default, as it may change something; this one changes nothing.
-    retries = urllib3.Retry(
-        total=RETRIES,
-        redirect=False,
-        allowed_methods=None,
-        status_forcelist=BUSY,
-        backoff_factor=BACKOFF_S,
-        backoff_jitter=BACKOFF_S,
-        backoff_max=LONGEST_WAIT_S,
-        retry_after_max=LONGEST_WAIT_S,
-        raise_on_status=False,
-    )
     try:
-        answer = _connections(os.getpid(), judge.at_once).request(
-            "POST", f"{judge.url}/chat/completions", body=body, headers=headers, retries=retries, redirect=False,
-            timeout=urllib3.Timeout(connect=10, read=judge.timeout_s),
-        )  # fmt: skip
+        answer = _connections(os.getpid(), judge).request(
+            "POST", f"{judge.url}/chat/completions", body=body, redirect=False
+        )
     except urllib3.exceptions.HTTPError as error:
         raise JudgeError(f"judge: {judge.host} does not answer: {_said(judge, error)}; try again later") from None
-    if answer.status in BUSY:
+    if answer.status in PASSING:
         raise JudgeError(f"judge: {judge.host} answers {answer.status} after {RETRIES} retries; try again later")
     said = f"judge: {judge.host} answers {answer.status}: {_said(judge, answer.data[:200].decode(errors='replace'))}"
     if answer.status in MISCONFIGURED:
@@ -146,11 +130,9 @@ def _post(judge: Judge, body: bytes) -> bytes:
 
 
 @functools.cache
-def _connections(process: int, at_once: int) -> Any:
+def _connections(process: int, judge: Judge) -> Any:
     """Connections of this process: one that was forked must not read another's replies."""
-    import urllib3
-
-    return urllib3.PoolManager(maxsize=at_once)
+    return connections(judge.at_once, judge.timeout_s, judge.key)
 
 
 def _said(judge: Judge, words: object) -> str:

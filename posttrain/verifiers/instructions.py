@@ -9,8 +9,9 @@ names those that were. What can be asked is the table `CONSTRAINTS` of `constrai
 or last line or without asterisks, as IFEval's loose accuracy has it: models like to add "Sure, here it is:".
 
 IFEval's own rows may be used as they are: `{"instruction_id_list": [...], "kwargs": [...]}`. They are judged as there,
-but for three: sentences end at a full stop, question or exclamation mark before white space (there, by a trained
-splitter), words in capitals are runs of letters and digits, and languages are not told apart: such a row is refused.
+but for four: sentences end at a full stop, question or exclamation mark before white space (there, by a trained
+splitter), words in capitals are runs of letters and digits, asterisks that stand apart highlight nothing, and languages
+are not told apart: such a row is refused.
 """
 
 from __future__ import annotations

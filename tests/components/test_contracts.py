@@ -289,6 +289,22 @@ def test_verify_refuses_what_it_cannot_score_or_keep(tmp_path, out, row, error, 
     refused("verify", {"trajectories": [rows]}, {"min_reward": 0.5}, out, error, *mentions)
 
 
+def test_verify_takes_conversations_that_end_alike_for_different_problems(tmp_path, out):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": first}, {"role": "user", "content": "And?"}],
+            "completion": [{"role": "assistant", "content": "1"}],
+            "verifier": "exact",
+            "reference": "1",
+        }
+        for first in "ab"
+    ]
+    given = prepared(tmp_path / "rows", rows, "trajectories")
+    for settings in ({"max_per_problem": 1}, {"distinct": True}):
+        made = execute(load_stage("verify"), {"trajectories": [given]}, settings, tmp_path / next(iter(settings)))
+        assert (made.counts["kept"], made.counts["dropped"]) == (2, 0)
+
+
 def test_verify_counts_the_unscorable_and_means_only_what_was_scored(tmp_path, out):
     rows = [
         demo(1, verifier="exact", reference="2"),

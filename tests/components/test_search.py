@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from posttrain.components.evaluate.measure import measure_all
+from posttrain.components.search import stage
 from posttrain.components.search.beam import BeamSearch, given_up
 from posttrain.components.search.pick import Gap, best, softmax, vote
 
+from posttrain.artifacts.artifact import open_artifact
 from posttrain.artifacts.problems import Problem
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.errors import ConfigError, ContractError
-from posttrain.generation.decoding import Decoding
-from posttrain.generation.transformers import load_policy
+from posttrain.errors import ConfigError, ContractError, DataError, VerifierError
+from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.settings import sampling
+from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.progress import Progress
+from posttrain.taxonomy import Kind
 from posttrain.verifiers import Verdict
 from posttrain.verifiers.verdict import NOT_FOUND, UNSCORABLE
+from tests.generation import vllm_parts as parts
 from tests.made import refused
 from tests.training.jobs import base, prepared, record, run
 
@@ -85,6 +92,7 @@ def test_the_gap_is_paired_and_leaves_out_what_cannot_be_scored() -> None:
 def test_every_method_makes_one_trace_a_problem(home: Path, tmp_path: Path, method: str, role: str, judge: str) -> None:
     judges = {role: home / judge} if role else {}
     made = record(searched(home, tmp_path / "traces", method, **judges))
+    assert made.facts["verifiers"].startswith("exact@")
     rows = read_trajectories(tmp_path / "traces")
     assert [row["problem_id"] for row in rows] == [row["problem_id"] for row in rows if row["source"] == "search"]
     assert (len(rows), made.counts["samples"]) == (4, 16)
@@ -97,7 +105,8 @@ def test_every_method_makes_one_trace_a_problem(home: Path, tmp_path: Path, meth
 
 
 def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
-    model, tokenizer = load_policy(home / "policy")
+    policy = open_artifact(home / "policy", Kind.POLICY)
+    tokenizer = load_tokenizer(policy.path)
     problems = [Problem(id=n, prompt=f"{n}?", verifier="exact", reference="a") for n in "0123"]
     seen: list[str] = []
 
@@ -106,8 +115,11 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         return [text.count("a") / max(1, len(text)) for _, text in prefixes]
 
     decoding = Decoding(samples=16, max_new_tokens=10, seed=1)
-    search = BeamSearch(model, tokenizer, letters, ";", decoding, expand=4, most_steps=20, batch_rows=64)
-    found = search(problems, Progress("test"))
+    with sampling(policy, 12, stage.SearchSettings()) as sample:
+        search = BeamSearch(sample, tokenizer, letters, ";", decoding, expand=4, most_steps=20)
+        found = search(problems, Progress("test"))
+        short = BeamSearch(sample, tokenizer, letters, ";", decoding, expand=4, most_steps=1)
+        assert all(given_up(beam).finish != "stop" for beam in short(problems, Progress("test")))
     plain = sum(text.count("a") for text in seen) / sum(map(len, seen))
     for beam in found:
         assert beam.so_far.text.count("a") / max(1, len(beam.so_far.text)) == beam.score > plain
@@ -117,8 +129,6 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         tokens = beam.so_far.tokens[: -1 if ended else None]
         assert tokenizer.decode(tokens, skip_special_tokens=True) == beam.so_far.text
     assert search.tokens >= sum(len(beam.so_far.tokens) for beam in found)
-    short = BeamSearch(model, tokenizer, letters, ";", decoding, expand=4, most_steps=1, batch_rows=64)
-    assert all(given_up(beam).finish != "stop" for beam in short(problems, Progress("test")))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +139,6 @@ def test_beams_grow_by_whole_steps_towards_the_score(home: Path) -> None:
         ({"method": "best_of_n"}, ["judge", "steps_judge"], ContractError, "not reward_model and process_reward_model"),
         ({"method": "beam"}, ["judge"], ContractError, "takes one of process_reward_model, not reward_model"),
         ({"method": "beam", "expand": 3}, ["steps_judge"], ConfigError, "samples=4 is not a multiple of expand=3"),
-        ({"method": "beam", "backend": "vllm"}, ["steps_judge"], ConfigError, "backend=vllm with method=beam"),
         ({"method": "majority", "temperature": 0.0}, [], ConfigError, "temperature=0 makes all samples the same"),
         ({"method": "majority", "max_new_tokens": 200}, [], ContractError, "exceed the policy's context"),
     ],
@@ -143,8 +152,77 @@ def test_methods_and_judges_go_together(
     refused("search", parents, SOME | settings, tmp_path / "x" / "out", error, complaint)
 
 
+@pytest.mark.skipif(parts.REAL, reason="the attention of vLLM takes no heads as small as these")
+@pytest.mark.parametrize("backend", ["vllm", "server"])
+def test_beams_grow_with_every_engine(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", parts.module())
+    policy = open_artifact(home / "policy", Kind.POLICY)
+    with parts.serving(parts.Server(policy.path, [policy.digest[:12]], 128)) as server:
+        where = {"server_url": server.url} if backend == "server" else {}
+        settings = SOME | {"method": "beam", "backend": backend, "samples": 8} | where
+        parents = {
+            "policy": home / "policy",
+            "problems": home / "problems",
+            "process_reward_model": home / "steps_judge",
+        }
+        rows = read_trajectories(run("search", tmp_path / "out", settings, **parents))
+    assert len(rows) == 4 and {row["finish"] for row in rows} <= {"eos", "length"}
+    assert all(0 < len(row["logprobs"]) <= 8 for row in rows)
+    assert any(";" in row["completion"] for row in rows), "some went on after a step"
+
+
 def test_votes_may_not_tell_which_answer_is_right(home: Path, tmp_path: Path) -> None:
     parents = {"policy": [home / "policy"], "problems": [home / "patterns"]}
-    refused("search", parents, SOME, tmp_path / "x" / "out", ContractError, "regex names right answers only")
+    refused(
+        "search", parents, SOME, tmp_path / "x" / "out", ContractError, "regex names answers by what is right in them"
+    )
     run("search", tmp_path / "out", SOME | {"method": "best_of_n"}, policy=home / "policy", problems=home / "patterns",
         reward_model=home / "judge")  # fmt: skip
+
+
+def test_votes_may_not_count_what_was_followed(home: Path, tmp_path: Path) -> None:
+    """The answer of `instructions` is its verdict."""
+    rule = {"verifier": "instructions", "reference": {"constraints": [{"id": "no_commas"}]}}
+    problems = prepared(tmp_path / "rules", [{"prompt": f"{n}?", **rule} for n in "0123"], "problems")
+    parents = {"policy": [home / "policy"], "problems": [problems]}
+    refused("search", parents, SOME, tmp_path / "x" / "out", ContractError, "instructions names answers by")
+
+
+@pytest.mark.parametrize(
+    ("verifier", "separator", "error", "complaint"),
+    [
+        ("exact", "ab", DataError, "no token of the policy holds the separator 'ab'"),
+        ("judge", ";", VerifierError, "POSTTRAIN_JUDGE_URL is not set"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_sampled(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verifier: str,
+    separator: str,
+    error: Any,
+    complaint: str,
+) -> None:
+    monkeypatch.delenv("POSTTRAIN_JUDGE_URL", raising=False)
+    monkeypatch.setattr(stage, "sample_problems", lambda *_: pytest.fail("sampled first"))
+    steps = [{"prompt": f"{n}?", "completions": ["a;", "b"], "labels": [1.0, 0.0]} for n in "0123"]
+    data = prepared(tmp_path / "steps", steps, "trajectories")
+    settings = {"max_steps": 1, "separator": separator}
+    judge = run("process_reward_model", tmp_path / "judge", settings, init=home / "policy", data=data)
+    reference: Any = {"criteria": "short"} if verifier == "judge" else "a"
+    rows = [{"prompt": "0?", "verifier": verifier, "reference": reference}]
+    problems = prepared(tmp_path / "asked", rows, "problems")
+    parents = {"policy": [home / "policy"], "problems": [problems], "process_reward_model": [judge]}
+    refused("search", parents, SOME | {"method": "beam"}, tmp_path / "x" / "out", error, complaint)
+
+
+def test_verifiers_see_the_last_message_as_everywhere_else() -> None:
+    reference = {"constraints": [{"id": "repeat_prompt"}]}
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say it."}]
+    asked = Problem(id="p", prompt=prompt, verifier="instructions", reference=reference)
+    said = [Completion("Say it. It.", [], [], "eos")]
+    assert [[verdict.score for verdict in each] for each in stage.judged([asked], [said])] == [[1.0]]
+    assert measure_all([asked], [said], [[]])[0].scores == [1.0]

@@ -13,13 +13,13 @@ import pytest
 import torch
 from posttrain.components.catalogue import load_stage
 
+from posttrain import connections
 from posttrain.artifacts.artifact import Artifact, open_artifact
-from posttrain.artifacts.problems import Problem, read_problems
+from posttrain.artifacts.problems import read_problems
 from posttrain.artifacts.trajectories import read_trajectories
 from posttrain.errors import ConfigError, DataError, PolicyError, ServerError
-from posttrain.generation import client
-from posttrain.generation.decoding import Completion
-from posttrain.generation.settings import SamplingSettings, sample_problems
+from posttrain.generation.decoding import Completion, Decoding
+from posttrain.generation.settings import SamplingSettings, sample_prompts, sampling
 from posttrain.generation.tokenizer import render
 from posttrain.generation.transformers import load_policy
 from posttrain.progress import Progress
@@ -58,18 +58,26 @@ def url(policy: Artifact) -> Iterator[str]:
 
 
 @pytest.fixture
-def draw(policy: Artifact, url: str, monkeypatch: pytest.MonkeyPatch) -> Sampler:
-    """Samples through `sample_problems`, as a stage does."""
+def chosen(url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SamplingSettings]:
+    """Settings of a stage that samples, and the engines that they name."""
     if not parts.REAL:
         monkeypatch.setitem(sys.modules, "vllm", parts.module())
     for name, value in parts.ON_A_CPU.items():
         monkeypatch.setenv(name, value)
 
-    def sample(backend: str, prompts: list[Any], of: Artifact = policy, **values: Any) -> list[list[Completion]]:
+    def settings(backend: str, **values: Any) -> SamplingSettings:
         extra = {"server": {"server_url": url}, "vllm": {"vllm": {"enforce_eager": True}}}.get(backend, {})
-        settings = SamplingSettings(**{"backend": backend, "samples": 6, "max_new_tokens": 24, **extra, **values})
-        problems = [Problem(id=str(i), prompt=p, verifier="exact") for i, p in enumerate(prompts)]
-        return sample_problems(of, problems, settings, Progress("test"))
+        return SamplingSettings(**{"backend": backend, "samples": 6, "max_new_tokens": 24, **extra, **values})
+
+    return settings
+
+
+@pytest.fixture
+def draw(policy: Artifact, chosen: Callable[..., SamplingSettings]) -> Sampler:
+    """Samples as a stage does."""
+
+    def sample(backend: str, prompts: list[Any], of: Artifact = policy, **values: Any) -> list[list[Completion]]:
+        return sample_prompts(of, prompts, chosen(backend, **values), Progress("test"), "prompt")
 
     return sample
 
@@ -118,6 +126,36 @@ def test_greedy_is_the_same_completion(draw: Sampler, backend: str) -> None:
     theirs, ours = draw(backend, PROMPTS, temperature=0), draw("transformers", PROMPTS, temperature=0)
     assert tokens(theirs) == tokens(ours)
     assert [[c.text for c in rows] for rows in theirs] == [[c.text for c in rows] for rows in ours]
+
+
+@pytest.mark.parametrize("backend", ["transformers", *OTHERS])
+def test_token_ids_are_gone_on_from_as_they_are(policy: Artifact, draw: Sampler, backend: str) -> None:
+    _, tokenizer = load_policy(policy.path, "cpu")
+    prompts = [render(tokenizer, prompt) for prompt in PROMPTS[:3]]
+    whole = [rows[0].tokens for rows in draw("transformers", prompts, temperature=0)]
+    assert whole == [rows[0].tokens for rows in draw("transformers", PROMPTS[:3], temperature=0)]
+    begun = [prompt + tokens[:2] for prompt, tokens in zip(prompts, whole, strict=True)]
+    gone_on = [rows[0].tokens for rows in draw(backend, begun, temperature=0, max_new_tokens=22)]
+    assert gone_on == [tokens[2:] for tokens in whole]
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_loaded_policy_is_sampled_again_with_stops_and_rooms(
+    policy: Artifact, chosen: Callable[..., SamplingSettings], backend: str
+) -> None:
+    _, tokenizer = load_policy(policy.path, "cpu")
+    prompts = [render(tokenizer, prompt) for prompt in PROMPTS[:3]]
+    greedy = Decoding(samples=1, max_new_tokens=8, temperature=0)
+
+    def sampled(by: str) -> list[list[Completion]]:
+        with sampling(policy, CONTEXT, chosen(by)) as sample:
+            [[first], *_] = sample(prompts, greedy, (), [8, 8, 8])
+            return sample(prompts, greedy, first.tokens[1:2], [8, 2, 3])
+
+    theirs, ours = sampled(backend), sampled("transformers")
+    assert [(c.text, c.tokens, c.finish) for [c] in theirs] == [(c.text, c.tokens, c.finish) for [c] in ours]
+    assert theirs[0][0].finish == "stop" and len(theirs[0][0].tokens) <= 2
+    assert [len(c.tokens) <= room for [c], room in zip(theirs[1:], (2, 3), strict=True)] == [True, True]
 
 
 def test_a_seed_fixes_the_draws_in_process_and_on_a_server(draw: Sampler) -> None:
@@ -179,26 +217,27 @@ class TestServerFaults:
 
     @pytest.fixture
     def server(self, policy: Artifact, monkeypatch: pytest.MonkeyPatch) -> Iterator[parts.Server]:
-        monkeypatch.setattr(client, "_PAUSE", 0.001)
+        monkeypatch.setattr(connections, "PAUSE_S", 0.001)
         with parts.serving(parts.Server(policy.path, [policy.digest[:12]], CONTEXT)) as server:
             yield server
 
-    @pytest.mark.parametrize("fault", [parts.busy, parts.reset, parts.slow, parts.cut_short], ids=lambda f: f.__name__)
+    @pytest.mark.parametrize(
+        "fault", [parts.busy, parts.reset, parts.slow, parts.drips, parts.cut_short], ids=lambda f: f.__name__
+    )
     def test_passing_faults_are_waited_out(self, draw: Sampler, server: parts.Server, fault: Any) -> None:
         expected = draw("server", PROMPTS, server_url=server.url)
         server.faults += [fault] * 3
-        assert draw("server", PROMPTS, server_url=server.url, server_timeout=0.4 if fault is parts.slow else 60) == (
-            expected
-        )
+        late = fault in (parts.slow, parts.drips)
+        assert draw("server", PROMPTS, server_url=server.url, server_timeout=0.4 if late else 60) == expected
         assert server.faults == []
 
     def test_a_fault_that_stays_is_a_server_error(self, draw: Sampler, server: parts.Server) -> None:
         server.faults += [parts.busy] * 100
-        with pytest.raises(ServerError, match=r"/v1/models failed 6 times, last with: 503 overloaded; is it running"):
+        with pytest.raises(ServerError, match=r"/v1/models failed 7 times, last with: 503 overloaded; is it running"):
             draw("server", PROMPTS, server_url=server.url)
-        assert (len(server.asked), ServerError.exit_code) == (6, 75)
+        assert (len(server.asked), ServerError.exit_code) == (7, 75)
         server.faults.clear()
-        with pytest.raises(ServerError, match="failed 6 times"):
+        with pytest.raises(ServerError, match="failed 7 times"):
             draw("server", PROMPTS, server_url="http://127.0.0.1:9")
 
     def test_a_refusal_is_not_asked_again(

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 
 from posttrain.generation.decoding import Decoding
-from posttrain.generation.tokenizer import render
 from posttrain.generation.transformers import load_policy, sample
 
 REAL = find_spec("vllm") is not None
@@ -102,9 +101,7 @@ class LLM:
             top_k=parameters.top_k,
             seed=parameters.seed or 0,
         )
-        text = tokenizer.decode(prompt)
-        assert render(tokenizer, text) == prompt
-        [completions] = sample(model, tokenizer, [text], decoding)
+        [completions] = sample(model, tokenizer, [prompt], decoding)
         return types.SimpleNamespace(outputs=[self._output(i, prompt, c) for i, c in enumerate(completions)])
 
     def _output(self, index: int, prompt: list[int], completion: Any) -> Any:
@@ -231,6 +228,14 @@ def reset(handler: BaseHTTPRequestHandler) -> None:
 
 def slow(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(0.8)
+
+
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    """A byte now and then, each of them in time."""
+    with contextlib.suppress(OSError):
+        for byte in b"HTTP/1.0 200 OK\r\nX-Padding: x":
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.1)
 
 
 def cut_short(handler: BaseHTTPRequestHandler) -> None:

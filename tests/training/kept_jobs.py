@@ -35,7 +35,6 @@ JOBS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "sft lora": ("sft", {"lora_rank": 4}, {"data": "data"}),
     "sft packed": ("sft", {"packing": True, "max_length": 16, "batch_size": 1}, {"data": "data"}),
     "proximal": ("sft", {"method": "proximal", "refresh": 4}, {"data": "data"}),
-    "anchored": ("sft", {"method": "anchored"}, {"data": "data"}),
     "grpo": ("rl", RL | REUSED, {"problems": "problems"}),
     "grpo kl": ("rl", RL | {"kl": 0.1, "reference_reset_steps": 2}, {"problems": "problems"}),
     "dapo": ("rl", RL | {"method": "dapo", "max_new_tokens": 1}, {"problems": "problems"}),
@@ -51,10 +50,8 @@ JOBS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     ),
     "logits": ("distill", {"method": "logit_distillation", "max_length": 64}, {"data": "logits"}),
     "dpo": ("preference", {}, {"data": "pairs"}),
-    "bco": ("preference", {"method": "bco"}, {"data": "pairs"}),
     "kto": ("preference", {"method": "kto"}, {"data": "pairs"}),
     "orpo": ("preference", {"method": "orpo"}, {"data": "pairs"}),
-    "simpo": ("preference", {"method": "simpo"}, {"data": "pairs"}),
     "reward_model": ("reward_model", {"held_out": 0.0}, {"data": "pairs"}),
     "process_reward_model": ("process_reward_model", {}, {"data": "steps"}),
 }

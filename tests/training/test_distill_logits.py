@@ -128,15 +128,15 @@ def test_cut_rows_are_counted_and_learn_from_what_is_left(home: Path, tmp_path: 
     taught = run("distill", tmp_path / "cut", settings, init=home / "student", data=home / "data_few")
     assert record(taught).counts == {"rows": 16, "truncated": 16, "without_completion": 0}
     rows = read_trajectories(home / "data_few")
-    dataset, cut = taught_rows(load_tokenizer(home / "student"), rows, 64, 4)
-    assert (len(dataset), cut) == (0, 16), "a prompt is four tokens"
+    dataset, lengths = taught_rows(load_tokenizer(home / "student"), rows, 64, 4)
+    assert (len(dataset), len(lengths)) == (0, 16) and min(lengths) > 4, "a prompt is four tokens"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], type[Exception], str]] = {
     "no logits": ({}, {"data": "data"}, ContractError, "data holds no teacher's distributions; make it with the stage"),
     "another teacher": ({}, {"data": "data_few", "teacher": "student"}, ContractError, "not of the teacher"),
     "longer rows": ({"max_length": 65}, {"data": "data_few"}, ContractError, "max_length=65, but data was stored up"),
-    "cut rows": ({"max_length": 5}, {"data": "data_few"}, ContractError, "16 of 16 rows are over max_length=5"),
+    "cut rows": ({"max_length": 5}, {"data": "data_few"}, ContractError, "over max_length=5 (16 of 16 rows, allowed"),
     "heat": ({"temperature": 2.0}, {"data": "data_few"}, ConfigError, "set rest=renormalise"),
     "rollouts": ({"divergence": "jsd"}, {"data": "data_few"}, ConfigError, "divergence=jsd with method=logit_dist"),
     "packing": ({"trainer_args": {"packing": True}}, {"data": "data_few"}, ConfigError, "trainer_args.packing"),
@@ -172,6 +172,7 @@ STORING: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
     ),
     "texts": ({}, [{"text": "1+1=2"}], "data has shape 'text'"),
     "too long": ({"max_length": 129}, answered(SUMS), "max_length=129 is over the teacher's context of 128"),
+    "too short": ({"max_length": 4}, answered(SUMS), "every prompt of data has max_length=4 tokens or more; raise it"),
 }
 
 

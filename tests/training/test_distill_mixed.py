@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], type[Exception], str]] 
                      "has no use for a parent 'problems'; leave it out, or use on_policy_distillation"),
     "a share": ({"on_policy_share": 1.5}, {"teacher": "teacher", "data": "data"}, ConfigError, "on_policy_share=1.5"),
     "cut": ({"max_new_tokens": 1}, {"teacher": "teacher", "data": "data"}, ContractError,
-            "16 of 16 rows are over max_new_tokens=1"),
+            "over max_new_tokens=1 (16 of 16 rows, allowed"),
     "fixed on-policy": ({"method": "on_policy_distillation"},
                         {"teacher": "teacher", "data": "data", "problems": "problems"}, ContractError,
                         "method=on_policy_distillation has no use for a parent 'data'; leave it out, or use gkd"),

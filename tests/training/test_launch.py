@@ -1,4 +1,4 @@
-"""A stage in a group of processes: the same training, one error, nothing left running."""
+"""A group of processes: one error, nothing left running, whole weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,29 +19,6 @@ from posttrain.report.page import Facts, Sample, Samples, Section, Table
 from posttrain.stage import Work
 from posttrain.training import handover
 from posttrain.training.launch import start
-from posttrain.training.ranks import summed
-from tests.training.jobs import SUMS, answered, base, prepared, record, run, weights
-
-STEPS = {"max_steps": 4, "learning_rate": 1e-2, "logging_steps": 1, "seed": 3}
-
-
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    init = base(tmp_path / "init", "llama")
-    data = prepared(tmp_path / "data", answered(SUMS), "trajectories")
-    alone = run("sft", tmp_path / "alone", STEPS | {"batch_size": 8}, init=init, data=data)
-    both = run("sft", tmp_path / "both", STEPS | {"batch_size": 4, "processes": 2}, init=init, data=data)
-    one, two = record(alone), record(both)
-    assert (one.facts["processes"], two.facts["processes"]) == (1, 2)
-    assert one.facts["global_batch"] == two.facts["global_batch"] == 8
-    assert (one.trace, one.counts) == (two.trace, two.counts)
-    assert two.environment.versions.keys() >= {"torch", "transformers", "trl"}
-    assert [value for _, value in one.curves["loss"]] == pytest.approx(
-        [value for _, value in two.curves["loss"]], abs=1e-5
-    )
-    before, mine, theirs = weights(init), weights(alone), weights(both)
-    moved = max(float((mine[name] - before[name]).abs().max()) for name in mine)
-    apart = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-    assert apart < 1e-3 * moved
 
 
 def test_work_comes_over_whole() -> None:
@@ -112,18 +88,6 @@ def test_a_signal_ends_the_whole_group(tmp_path: Path, number: signal.Signals, c
     assert agent.wait(60) == code
     left = [Path("/proc", file.read_text()) for file in files]
     wait_for(lambda: not any(process.exists() for process in left))
-
-
-def test_what_each_process_counted_is_added_up(tmp_path: Path) -> None:
-    counting = "import os, sys; from collections import Counter; from pathlib import Path\n"
-    counting += "import torch.distributed as group; from posttrain.training.ranks import summed\n"
-    counting += "group.init_process_group('gloo'); mine = Counter(rows=3 + int(os.environ['RANK']), unscorable=0)\n"
-    counting += (
-        "Path(sys.argv[1], os.environ['RANK']).write_text(str(dict(summed(mine)))); group.destroy_process_group()"
-    )
-    start(2, ["-c", counting, str(tmp_path)], tmp_path)
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["{'rows': 7, 'unscorable': 0}"] * 2
-    assert summed(Counter(rows=3)) == {"rows": 3}, "a process alone"
 
 
 SHARDED = """

@@ -7,15 +7,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from posttrain.components.catalogue import load_stage
+from posttrain.components.process_reward_model.judged import Judged
+from posttrain.components.process_reward_model.stage import divided
 from transformers import AutoModelForTokenClassification
 
 from posttrain.artifacts.artifact import open_artifact
 from posttrain.artifacts.problems import Problem
 from posttrain.errors import ConfigError, ContractError
 from posttrain.generation.process import StepScorer
+from posttrain.generation.steps import Steps
 from posttrain.generation.tokenizer import load_tokenizer
 from posttrain.stage import execute
 from posttrain.taxonomy import Kind
@@ -23,7 +27,14 @@ from posttrain.training.process import process_reward
 from tests.made import refused
 from tests.training.jobs import base, prepared, record, run, weights
 
-LEARN: dict[str, Any] = {"max_steps": 40, "batch_size": 16, "learning_rate": 1e-2, "logging_steps": 1, "held_out": 0.25}
+LEARN: dict[str, Any] = {
+    "max_steps": 40,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "held_out": 0.25,
+    "seed": 1,
+}
 
 Row = dict[str, Any]
 
@@ -88,6 +99,36 @@ def test_scores_are_the_heads_at_the_end_of_each_step(home: Path) -> None:
         assert found == pytest.approx([float(right_T[end - 1]) for end in ends], abs=1e-5)
 
 
+def test_few_held_out_problems_tell_nothing(home: Path, tmp_path: Path) -> None:
+    """One problem that is resampled is always itself: its AUC would pass for certain."""
+    step_N = np.arange(6)
+
+    def auc(problems: int) -> tuple[float, float, float]:
+        found = Judged(step_N % problems, step_N, (step_N < 3).astype(float), step_N < 3).auc(seed=0)
+        return found.estimate, found.low, found.high
+
+    assert auc(1) == auc(5) == (1.0, 0.0, 1.0)
+    assert auc(6)[0] == auc(6)[2] == 1.0 and 0.5 < auc(6)[1] < 0.9
+    made = record(
+        run(
+            "process_reward_model",
+            tmp_path / "judge",
+            LEARN | {"held_out": 0.05},
+            init=home / "init",
+            data=home / "data",
+        )
+    )
+    assert made.counts["held_out_problems"] == 3 and made.metrics["auc_low"] == 0.0
+
+
+def test_what_is_held_out_is_no_prompt_that_it_learns_from_under_another_id() -> None:
+    rows = [{"prompt": f"{number % 5}?", "problem_id": f"p{number}"} for number in range(20)]
+    steps = Steps([1, 2], 1, [2], ["a"])
+    learned, judged = divided([(row, steps) for row in rows], 0.25, seed=0)
+    assert {row["prompt"] for row, _ in learned} & {row["prompt"] for row, _ in judged} == set()
+    assert (len(learned), len(judged)) == (16, 4)
+
+
 def test_labels_of_chance_are_called_so(home: Path, tmp_path: Path) -> None:
     chance = random.Random(3)
     rows = [row | {"labels": [float(chance.random() < 0.5) for _ in range(3)]} for row in solutions(60)]
@@ -126,7 +167,7 @@ def test_what_is_too_long_is_counted(home: Path, tmp_path: Path) -> None:
     rows = [*solutions(10), {"prompt": "1?", "completions": ["1", "2" * 200], "labels": [1, 1], "problem_id": "long"}]
     data = prepared(tmp_path / "long", rows, "trajectories")
     parents = {"init": [home / "init"], "data": [data]}
-    complaint = "1 of 21 solutions are over max_length=128, the longest with 204 tokens (allowed 1.0%)"
+    complaint = "data row 21 has 204 tokens, over max_length=128 (1 of 21 rows, allowed 1.0%)"
     out = tmp_path / "x" / "out"
     refused("process_reward_model", parents, LEARN | {"max_truncated": 0.01}, out, ContractError, complaint)
     made = record(

@@ -181,6 +181,12 @@ def test_what_cannot_be_revised_is_refused(home, tmp_path):
         "row 5 names no verifier",
     )
     no(plain, {"max_new_tokens": 126}, ContractError, "row 1", "context")
+    # 128 tokens hold a prompt with critique and revision, but not with a first revision as well.
+    no(plain, {"max_new_tokens": 50, "rounds": 2, "principles": ["x"]}, ContractError, "row 1", "150 new tokens")
+    at_once = {"criticise": False, "critique": "", "revision": "{prompt}{answer}{principle}!"}
+    no(plain, at_once | {"max_new_tokens": 110, "principles": ["x", 20 * "y"]}, ContractError, "row 1", "context")
+    twice = chat(plain)[0]
+    no([twice | {"completion": 2 * twice["completion"]}], {}, ContractError, "an answer of several messages")
     no([{**plain[0], "verifier": "exakt"}], {}, VerifierError, "did you mean 'exact'")
 
 

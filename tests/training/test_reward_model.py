@@ -107,7 +107,7 @@ def test_pairs_that_are_too_long_are_counted(home: Path, tmp_path: Path) -> None
     brief = LEARN | {"max_steps": 1}
     judge = run("reward_model", tmp_path / "judge", brief, init=home / "init", data=data)
     assert record(judge).counts["dropped"] == 1
-    complaint = "data row 20 has 202 tokens, over max_length=128 (1 of 20 pairs, allowed 4.0%)"
+    complaint = "data row 20 has 202 tokens, over max_length=128 (1 of 20 rows, allowed 4.0%)"
     parents = {"init": [home / "init"], "data": [data]}
     refused("reward_model", parents, brief | {"max_dropped": 0.04}, tmp_path / "x" / "out", ContractError, complaint)
 

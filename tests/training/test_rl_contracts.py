@@ -105,7 +105,7 @@ def test_easy_to_hard_is_the_order_of_training(home: Path, tmp_path: Path, monke
 class FakeTrainer:
     def __init__(self, batch: dict[str, Any], beta: float) -> None:
         self.beta, self._batch, self._metrics = beta, batch, {"train": {"kl": []}}
-        self.accelerator = SimpleNamespace(reduce=lambda values, reduction: values)
+        self.accelerator = SimpleNamespace(device="cpu", reduce=lambda values, reduction: values)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         return self._batch

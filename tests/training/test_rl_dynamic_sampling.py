@@ -93,6 +93,9 @@ class Accelerator:
     def gather(self, values: Any) -> Any:
         return values
 
+    def reduce(self, values: Any, reduction: str) -> Any:
+        return values
+
 
 class FakeTrainer:
     """Samples what it is told: a problem's rewards, and completions as long as its number."""

@@ -62,6 +62,7 @@ class FakeTrainer:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer, self._metrics = tokenizer, {"train": {"hinted": []}}
         self.args, self.state = SimpleNamespace(seed=0), SimpleNamespace(global_step=0, max_steps=10)
+        self.accelerator = SimpleNamespace(device="cpu", reduce=lambda values, reduction: values)
 
     def _tokenize_prompts(self, prompts: Any) -> Any:
         return [self._tokenizer(text=prompt)["input_ids"] for prompt in prompts], None, {}

@@ -146,6 +146,7 @@ def test_anchors_are_measured_before_and_after(tmp_path: Path) -> None:
         ({"anchor_weight": 0.5}, DEMOS, ConfigError, "anchor_weight is for method=anchored or asft, not sft"),
         ({"method": "anchored", "clip": 0.2}, DEMOS, ConfigError, "clip is for method=proximal, not anchored"),
         ({"packing_strategy": "wrapped"}, DEMOS, ConfigError, "packing_strategy=wrapped without packing"),
+        ({"method": "proximal", "strategy": "fsdp"}, DEMOS, ConfigError, "method=proximal with strategy=fsdp"),
         ({"loss_on": "completion"}, MESSAGES, ContractError, "loss_on=completion, but messages rows have none"),
         ({"loss_on": "assistant"}, DEMOS, ContractError, "prompt-completion rows are no conversations"),
         ({"loss_on": "assistant"}, MESSAGES, ContractError, "does not mark the assistant's turns"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from posttrain.components.step_labels.reachability import by_depth
 
 from posttrain import verifiers
 from posttrain.artifacts.trajectories import read_trajectories
-from posttrain.errors import ConfigError, ContractError, DataError
+from posttrain.errors import ContractError, DataError, VerifierError
 from posttrain.stage import execute
 from posttrain.verifiers import Verdict
 from posttrain.verifiers.verdict import UNSCORABLE
+from tests.generation import vllm_parts as parts
 from tests.made import refused
 from tests.training.jobs import base, chat, prepared, record, run
 
@@ -76,6 +78,24 @@ def test_labels_are_shares_of_right_continuations(policy: Path, tmp_path: Path) 
     assert {row["sampler"] for row in rows.values()} == {"somebody"}
     facts = record(made).facts
     assert (facts["shape"], facts["separator"], facts["completer"]) == ("stepwise", ";", record(policy).digest)
+    assert facts["verifiers"].startswith("begins_with_a@")
+
+
+def test_rollouts_are_shared_by_solutions_that_are_judged_alike_alone(policy: Path, tmp_path: Path) -> None:
+    """One prompt with two verifiers, as when data sets are mixed: each label is by the row's own."""
+    rows = [solution("1", "b;a"), solution("1", "b;a;b", verifier="has_an_a")]
+    made = labelled(tmp_path, policy, [{**row, "problem_id": None} for row in rows], samples=64)
+    [begins, has] = [row["labels"] for row in read_trajectories(made)]
+    assert begins == [0, 0] and 0 < has[0] < has[1] == has[2] == 1
+    assert (record(made).counts["prefixes"], record(made).counts["prefixes_shared"]) == (5, 0)
+
+
+@pytest.mark.skipif(parts.REAL, reason="the attention of vLLM takes no heads as small as these")
+def test_vllm_goes_on_from_tokens_too(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", parts.module())
+    ours, theirs = (labelled(tmp_path / name, policy, SOLUTIONS, backend=name) for name in ("transformers", "vllm"))
+    assert [row["labels"] for row in read_trajectories(theirs)] == [row["labels"] for row in read_trajectories(ours)]
+    assert record(theirs).parameters["backend"] == "vllm"
 
 
 def test_what_is_left_out_is_counted(policy: Path, tmp_path: Path) -> None:
@@ -161,13 +181,11 @@ def test_what_cannot_be_labelled_is_refused(policy: Path, tmp_path: Path) -> Non
         parents = {"policy": [policy], "trajectories": [data]}
         refused("step_labels", parents, SOME, tmp_path / "x" / "out", error, *mentions)
 
-    parents = {"policy": [policy], "trajectories": [tmp_path]}
-    vllm = SOME | {"backend": "vllm"}
-    refused("step_labels", parents, vllm, tmp_path / "x" / "out", ConfigError, "backend=vllm takes prompts")
     no([{"prompt": "1?", "completion": "a"}], ContractError, "names no verifier")
     no([{"prompt": "1?", "chosen": "a", "rejected": "b"}], ContractError, "preference rows are no solutions")
     long = chat([solution("1", "a")])[0]
     no([long | {"completion": long["completion"] * 2}], ContractError, "several messages")
+    no([solution("1", "a", verifier="begins_with_b")], VerifierError, "unknown verifier")
     no([solution("1", "c")], DataError, "none of 1 solutions")
     plain = base(tmp_path / "plain", "llama")
     data = prepared(tmp_path / "chats", chat([solution("1", "a")]), "trajectories")

@@ -73,6 +73,23 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.answer(200, self.completion(body))
 
+    def drip_head(self, body):
+        self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n ")
+
+    def drip_body(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", "40")
+        self.end_headers()
+        self.drip(40 * b" ")
+
+    def drip(self, data):
+        """A byte now and then, each of them in time."""
+        with contextlib.suppress(OSError):
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(0.1)
+
     def reset(self, body):
         """In the middle of the body."""
         self.send_response(200)

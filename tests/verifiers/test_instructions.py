@@ -159,3 +159,19 @@ def test_no_completion_takes_long():
     for part in ("[", "]", "*", "**a", "<<", ">>", "-", "\n", " ", ".", "\n\n", "p. ", "PART ", "```", '"', "a", "[a "):
         assert judged((part * instructions.MAX_LENGTH)[: instructions.MAX_LENGTH], *rows).score is not None
     assert judged("a" * (instructions.MAX_LENGTH + 1), *rows).score is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "wrong"),
+    [
+        ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\n***\nb"),
+        ("combination:two_responses", {}, "a\n******\n******\nb"),
+        (
+            "length_constraints:nth_paragraph_first_word",
+            {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "self"},
+            "Self-help is good.",
+        ),
+    ],
+)
+def test_what_ifeval_does_not_accept_is_not_accepted(name, kwargs, wrong):
+    assert instructions.verify(wrong, {"instruction_id_list": [name], "kwargs": [kwargs]}).score == 0

@@ -78,9 +78,10 @@ def test_faults_that_pass_are_waited_for(server, faults):
     assert server.waits.count(7) == (busy if busy else 0)  # what Retry-After said
 
 
-def test_a_server_that_is_late_is_asked_again(server, monkeypatch):
+@pytest.mark.parametrize("fault", ["slow", "drip_head", "drip_body"])
+def test_a_server_whose_whole_answer_is_late_is_asked_again(server, monkeypatch, fault):
     monkeypatch.setenv(endpoint.PREFIX + "TIMEOUT", "1")
-    server.faults = ["slow"]
+    server.faults = [fault]
     assert verify("rain", "judge", RAIN).score == 1
     assert len(server.requests) == 2
 
