@@ -1,11 +1,13 @@
 """Checkpoints in a store: do they stay quick as they grow many, and does one of two writers win each step?
 
     PYTHONPATH=. python benchmarks/checkpoints.py [--checkpoints 10000] [--rounds 100] [--only growth|writers]
+        [--where disk|versitygw]
 
 Both on a disk and on versitygw on loopback. Growth fills a prefix with checkpoints, by the library itself, of a blob
 each and one that all share; then it does, each in a process that has seen nothing: listing all (`manifests`), resuming
-(`newest`), sweeping, and pruning to the last 3, the best 3 and every 1000th. Two real processes write to one prefix,
-round after round; that each step is made by one of them, and of its files alone, is asserted.
+(`newest`), sweeping, and pruning to the last 3, the best 3 and every 1000th. Writers: two real processes write to one
+prefix, round after round; that each step is made by one of them, and of its files alone, is asserted. Then a run saves
+as fast as it can while another process leaves it its newest checkpoint only, which is verified after each save.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from posttrain.storage.manifest import FileRef, Identity
 from posttrain.storage.retention import Retention
 from posttrain.storage.store import open_store
 from tests import s3
-from tests.storage.writers import race
+from tests.storage.writers import prune_beside, race
 
 IDENTITY = Identity(stage="sft", parameters={f"setting_{n}": n for n in range(40)})
 KEEP = Retention(last=3, best=3, metric="eval_loss", lower=True, every=1000)
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--only", choices=["growth", "writers"])
+    parser.add_argument("--where", choices=["disk", "versitygw"])
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.work:
@@ -100,12 +103,18 @@ def main() -> None:
         return
     with stores() as places:
         for where, uri in places.items():
+            if chosen.where not in (None, where):
+                continue
             print(f"{where}, load {os.getloadavg()[0]:.1f}", flush=True)
             if chosen.only != "growth":
                 started = time.monotonic()
                 ends = race(f"{uri}/writers", chosen.rounds)
                 seconds = time.monotonic() - started
                 print(f"writers   {seconds:6.2f} s  {chosen.rounds} rounds, {dict(ends)}", flush=True)
+                started = time.monotonic()
+                removed = prune_beside(f"{uri}/pruned", 10 * chosen.rounds)
+                seconds = time.monotonic() - started
+                print(f"pruner    {seconds:6.2f} s  {removed} removed beside {10 * chosen.rounds} saves", flush=True)
             if chosen.only != "writers":
                 started = time.monotonic()
                 fill(f"{uri}/growth", chosen.checkpoints)

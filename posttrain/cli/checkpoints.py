@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="See, check, thin out and export the checkpoints of training runs.", no_args_is_help=True)
 
+_FIRST = ("eval_", "reward", "loss")  # of the metrics
+
 Uri = Annotated[str, typer.Argument(metavar="URI", help="A run's checkpoints, or a prefix with several runs below it.")]
 
 
@@ -172,7 +174,11 @@ def _show_checkpoints(run: Run) -> None:
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    """The three that are likeliest to be asked for."""
+    rank = {
+        name: next((at for at, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST)) for name in metrics
+    }
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in sorted(metrics, key=rank.__getitem__)[:3])
 
 
 def _steps(steps: Iterable[int]) -> str:

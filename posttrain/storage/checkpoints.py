@@ -60,6 +60,9 @@ class Checkpoints(History):
 
         Args:
             before: only of earlier steps: the next to try where `restore` found one to be damaged.
+
+        Raises:
+            FencedError: later ones would have to be set aside, but another run has become the writer.
         """
         self.skipped, self._base = [], None
         steps = numbers(self.store, COMMITS)

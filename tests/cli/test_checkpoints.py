@@ -1,11 +1,8 @@
 """`posttrain checkpoints`: what it prints of runs on a disk, and one line for every mistake."""
 
-import sys
-
 import boto3
 import pytest
 
-from posttrain.cli import main as cli
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.manifest import Identity, World
 from posttrain.storage.store import open_store
@@ -18,21 +15,9 @@ POLICY = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"
 
 
 @pytest.fixture
-def posttrain(capsys, monkeypatch):
+def checkpoints(posttrain):
     """Run `posttrain checkpoints …`; (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["posttrain", "checkpoints", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+    return lambda *arguments: posttrain("checkpoints", *arguments)
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -51,63 +36,70 @@ def filled(uri):
         run.claim()
         for step in range(10, 10 * count + 10, 10):
             files = run.add({name: [memoryview(content)] for name, content in {**POLICY, "own": b"%d" % step}.items()})
-            run.commit(step, files, {"eval_loss": step / 100}, World(size=2, strategy="ddp"))
+            run.commit(
+                step,
+                files,
+                {"epoch": 1, "num_tokens": 96, "step": step, "eval_loss": step / 100},
+                World(size=2, strategy="ddp"),
+            )
     return uri
 
 
-def test_runs_are_listed(posttrain, place):
-    code, out, _ = posttrain("ls", place)
+def test_runs_are_listed(checkpoints, place):
+    code, out, _ = checkpoints("ls", place)
     head, first, second, *_ = out.splitlines()
     assert code == 0
     assert head.split()[:3] == ["run", "stage", "from"]
     assert first.split()[:7] == ["sft-1", "sft", "init=abababababab", "4", "40", "136.7", "KiB"]
-    assert "eval_loss 0.4" in first
+    assert "eval_loss 0.4, epoch 1, num_tokens 96" in first
+    assert "step" not in first
     assert first.split()[-1] == "parameters.learning_rate"
     assert second.split()[:5] == ["sft-2", "sft", "init=abababababab", "2", "20"]
     assert "learning_rate" not in second
 
 
-def test_the_checkpoints_of_one_run_are_listed(posttrain, place):
-    code, out, _ = posttrain("ls", f"{place}/sft-1")
+def test_the_checkpoints_of_one_run_are_listed(checkpoints, place):
+    code, out, _ = checkpoints("ls", f"{place}/sft-1")
     assert code == 0
     rows = [line.split() for line in out.splitlines()[1:5]]
-    assert [(row[0], row[-2:]) for row in rows][::3] == [("10", ["eval_loss", "0.1"]), ("40", ["eval_loss", "0.4"])]
+    assert [(row[0], row[row.index("eval_loss") + 1]) for row in rows][::3] == [("10", "0.1,"), ("40", "0.4,")]
     assert (rows[0][3:5], rows[1][3:5]) == (["0", "B"], ["136.7", "KiB"])  # shared with the one before
     assert "sft from init=abababababab: 4 checkpoints, 136.7 KiB in all" in out
 
 
-def test_what_is_damaged_is_told(posttrain, place):
-    code, out, _ = posttrain("verify", place)
+def test_what_is_damaged_is_told(checkpoints, place):
+    code, out, _ = checkpoints("verify", place)
     assert (code, out) == (0, "6 checkpoints, all whole\n")
     store = open_store(f"{place}/sft-1")
     blob = min((entry for entry in store.list("blobs/")), key=lambda entry: entry.size).name
     store.write(blob, b"99")
-    code, out, error = posttrain("verify", place)
+    code, out, error = checkpoints("verify", place)
     assert code == 2
     assert out.startswith("sft-1: checkpoint ")
     assert ": other bytes than those whose SHA-256 is recorded" in out
     assert error.startswith(f"error: {place}: 1 damaged, 5 whole;") or "damaged, " in error
 
 
-def test_pruning_says_what_it_does(posttrain, place):
+def test_pruning_says_what_it_does(checkpoints, place):
     arguments = ("prune", place, "--keep-last", "1", "--keep-best", "1", "--metric", "eval_loss", "--lower")
-    code, out, _ = posttrain(*arguments, "--dry-run")
+    code, out, _ = checkpoints(*arguments, "--dry-run")
     assert code == 0
     assert "sft-1: 2 of 4 checkpoints would be removed (8 B), and 0 objects that were left behind; kept: 10, 40" in out
     assert len(list(open_store(place).list("sft-1/commits/"))) == 4
-    code, out, _ = posttrain(*arguments)
+    assert not list(open_store(place).list("sft-1/clock"))
+    code, out, _ = checkpoints(*arguments)
     assert "sft-1: 2 of 4 checkpoints removed (8 B), and 0 objects that were left behind; kept: 10, 40" in out
     assert "sft-2: 0 of 2 checkpoints removed" in out
     assert len(list(open_store(place).list("sft-1/commits/"))) == 2
-    assert posttrain("verify", place)[:2] == (0, "4 checkpoints, all whole\n")
+    assert checkpoints("verify", place)[:2] == (0, "4 checkpoints, all whole\n")
 
 
-def test_a_checkpoint_becomes_a_directory(posttrain, place, tmp_path):
-    code, out, _ = posttrain("export", f"{place}/sft-1", "--out", tmp_path / "policy", "--step", 20)
+def test_a_checkpoint_becomes_a_directory(checkpoints, place, tmp_path):
+    code, out, _ = checkpoints("export", f"{place}/sft-1", "--out", tmp_path / "policy", "--step", 20)
     assert (code, out) == (0, f"{tmp_path}/policy: step 20 of sft; bring it into recipes by the stage base\n")
     found = {file.name for file in (tmp_path / "policy").iterdir()}
     assert found == {*POLICY, ".checkpoint.json"}
-    assert posttrain("export", f"{place}/sft-2", "--out", tmp_path / "newest")[0] == 0
+    assert checkpoints("export", f"{place}/sft-2", "--out", tmp_path / "newest")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -122,9 +114,9 @@ def test_a_checkpoint_becomes_a_directory(posttrain, place, tmp_path):
         (("prune", "{}", "--keep-best", "1"), "best=1: by which metric?"),
     ],
 )
-def test_a_mistake_is_one_line(posttrain, tmp_path, arguments, line):
+def test_a_mistake_is_one_line(checkpoints, tmp_path, arguments, line):
     place = filled(str(tmp_path / "kept"))
-    code, out, error = posttrain(*(argument.replace("{}", place) for argument in arguments))
+    code, out, error = checkpoints(*(argument.replace("{}", place) for argument in arguments))
     assert (code, out) == (2, "")
     assert error.startswith("error: ")
     assert line.replace("{}", place) in error
@@ -133,14 +125,14 @@ def test_a_mistake_is_one_line(posttrain, tmp_path, arguments, line):
 
 @pytest.mark.parametrize("command", ["ls", "verify", "prune"])
 @pytest.mark.parametrize("wrong", ["bucket", "secret"])
-def test_a_refusal_of_the_store_is_one_line(posttrain, s3, monkeypatch, command, wrong):
+def test_a_refusal_of_the_store_is_one_line(checkpoints, s3, monkeypatch, command, wrong):
     if wrong == "secret":
         if not s3.checks_credentials:
             pytest.skip("moto lets any secret in; install go or versitygw")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     uri = f"s3://{'no-such-bucket' if wrong == 'bucket' else BUCKET}/kept"
-    code, out, error = posttrain(command, uri)
+    code, out, error = checkpoints(command, uri)
     assert code != 0
     assert out == ""
     assert error.startswith(f"error: {uri}: ")

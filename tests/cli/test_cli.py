@@ -16,24 +16,6 @@ pytestmark = pytest.mark.xdist_group("kfp")
 
 
 @pytest.fixture
-def posttrain(capsys, monkeypatch):
-    """Run a command line; (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["posttrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture
 def mistake(posttrain):
     """Run a command line that must be refused with code 2; the one line on stderr."""
 

@@ -10,11 +10,12 @@ from posttrain.errors import FENCED, ConfigError, ContractError, DamagedError, D
 from posttrain.storage import history, index
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.history import History
+from posttrain.storage.layout import mark
 from posttrain.storage.manifest import Identity, World
 from posttrain.storage.retention import USUAL, Retention
 from posttrain.storage.store import open_store
 from tests.s3 import BUCKET, s3, s3_server
-from tests.storage.writers import race
+from tests.storage.writers import prune_beside, race
 
 __all__ = ["s3", "s3_server"]
 pytestmark = pytest.mark.xdist_group("s3")
@@ -263,6 +264,13 @@ def test_a_prefix_that_holds_something_else_is_refused(store):
 TWO = Retention(last=2, grace=0)
 
 
+def test_a_prefix_of_several_runs_may_hold_runs_only(store):
+    writer(open_store(f"{store.uri}/nightly/sft-1"))
+    mark(store)
+    writer(open_store(f"{store.uri}/sft-2"))
+    mark(store)
+
+
 def filled(store, keep=TWO, count=6, **common):
     run = writer(store, keep)
     for step in range(1, count + 1):
@@ -459,3 +467,7 @@ def test_of_two_processes_one_makes_each_step(store):
     ends = race(store.uri, rounds=4)
     assert ends["won"] == 4
     assert ends.total() == 8
+
+
+def test_a_run_is_pruned_beside_it_while_it_saves(store):
+    assert prune_beside(store.uri, steps=40) > 0

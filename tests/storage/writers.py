@@ -1,4 +1,4 @@
-"""Two processes that write one run's checkpoints at once, round after round, and what came of every step."""
+"""Processes that write or prune one run's checkpoints at once, round after round, and what came of every step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from posttrain.errors import FencedError
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.history import History
 from posttrain.storage.manifest import Identity
+from posttrain.storage.retention import Retention
 from posttrain.storage.store import open_store
 
 IDENTITY = Identity(stage="sft")
+_NEWEST = Retention(last=1)
 _PAUSE = 0.02  # seconds at most, at random: so that the one overtakes the other at every point
 
 
@@ -62,3 +64,39 @@ def _write(uri: str, name: str, rounds: int, barrier: Any, told: Any) -> None:
             told.put((step, name, "won" if run.commit(step, files, {name: step}) else "yielded"))
         except FencedError:
             told.put((step, name, "fenced"))
+
+
+def prune_beside(uri: str, steps: int) -> int:
+    """A run saves as fast as it can, contents that go and come back, while another process leaves the newest only.
+
+    Returns:
+        How many checkpoints the other process removed; the newest is whole after every save, and in the end alone.
+    """
+    context = multiprocessing.get_context("spawn")
+    begun, ended, removed = context.Event(), context.Event(), context.Queue()
+    pruner = context.Process(target=_prune, args=(uri, begun, ended, removed))
+    run = Checkpoints(open_store(uri), IDENTITY, _NEWEST)
+    run.claim()
+    run.newest()
+    pruner.start()
+    assert begun.wait(60)
+    for step in range(steps):
+        parts = {"always": b"a" * 70_000, "at times": b"%d" % (step // 3 % 2) * 70_000, "own": b"%d" % step}
+        assert run.commit(step, run.add({name: [memoryview(part)] for name, part in parts.items()}))
+        newest = run.newest()
+        assert newest is not None and newest.step == step and run.verify(newest) == []
+    ended.set()
+    count: int = removed.get(timeout=60)
+    pruner.join()
+    run.prune()
+    assert sorted(entry.name for entry in run.store.list("blobs/")) == sorted(ref.blob for ref in newest.files.values())
+    return count
+
+
+def _prune(uri: str, begun: Any, ended: Any, removed: Any) -> None:
+    count, last = 0, False
+    while not last:
+        last = ended.is_set()
+        count += len(History(open_store(uri), _NEWEST).prune().steps)
+        begun.set()
+    removed.put(count)
