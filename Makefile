@@ -55,7 +55,7 @@ bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stage_overhead.py
 
-faults: $(INSTALLED) ## Kill training at random moments and break its object store; what keeping a run costs (long)
+faults: $(INSTALLED) ## Kill runs at random moments, break the line to their store, see what keeping them costs (long)
 	PYTHONPATH=. $(BIN)/python benchmarks/kills.py
 	PYTHONPATH=. $(BIN)/python benchmarks/faults.py
 	PYTHONPATH=. $(BIN)/python benchmarks/stall.py

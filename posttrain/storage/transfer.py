@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from posttrain.errors import DataError
-from posttrain.storage.checksums import OURS, checksum, combined, encoded, kept
+from posttrain.storage.checksums import checksum, combined, encoded, kept
 from posttrain.storage.failures import absent
 from posttrain.storage.options import S3Options
 from posttrain.storage.retries import Damaged, may_pass
@@ -41,7 +41,7 @@ class _Fetch:
     partial: Path  # the file until it is whole
     size: int = 0
     etag: str = ""
-    kind: str = OURS
+    kind: str = ""
     checksum: str = ""  # stays so where the store keeps none of the whole
     parts: list[tuple[int, Future[int]]] = field(default_factory=list)
 
@@ -128,7 +128,7 @@ class Transfer:
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
             if absent(error):
                 raise DataError(f"s3://{self._bucket}/{key}: nothing there; check bucket and key") from error
-            self._ask("get_object", key, Range="bytes=0-0")["Body"].close()
+            self._ask("get_object", key)["Body"].close()
             raise Damaged(f"{key}: may be fetched and not be asked after: {error}") from error
 
     def _fetch(self, workers: Workers, fetch: _Fetch, size: int) -> None:
@@ -217,7 +217,7 @@ class Transfer:
                 **keep,
             )
         except self._client.exceptions.NoSuchUpload:  # an earlier try succeeded, and its answer was lost
-            answer = self._ask("head_object", upload.key, ChecksumMode="ENABLED")
+            answer = self._head(upload.key)
             if answer["ContentLength"] != upload.size:
                 raise
         _same(upload.key, whole, answer)

@@ -118,7 +118,7 @@ def test_what_never_heals_ends_in_one_line_within_the_budget(kind, s3, broken, t
 
 def test_a_full_disk_is_named_and_leaves_nothing(s3, broken, small_disk):
     s3.put("drill/a", b"x" * 100_000)
-    broken.follow(Plan(rate=0.5, kinds=("reset_body", "truncated", "error_500")))
+    broken.follow(Plan(script=("error_500", "reset_before")))
     with pytest.raises(StorageError, match=r"No space left.*room"):
         opened().get({"a": small_disk / "a"})
     assert not list(small_disk.iterdir())
@@ -156,6 +156,15 @@ def test_a_clock_that_is_off_is_named(s3, broken, monkeypatch):
     broken.follow(Plan(rate=1, kinds=("skewed",)))
     with pytest.raises(StorageError, match="clock"):
         opened().write("a", b"x")
+
+
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_a_refusal_without_a_body_is_asked_for_its_reason(content, s3, broken, tmp_path):
+    s3.put("drill/a", content)
+    broken.follow(Plan(script=("skewed", "", "expired"), only="HEAD|GET /bucket/"))
+    opened().get({"a": tmp_path / "a"})
+    assert (tmp_path / "a").read_bytes() == content
+    assert broken.counts() == {"skewed": 1, "expired": 1}
 
 
 def test_the_plan_is_the_same_whatever_the_order_of_requests(s3, broken):
