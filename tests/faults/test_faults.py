@@ -17,7 +17,7 @@ from tests.s3 import BUCKET, Server, _moto, s3, s3_server
 __all__ = ["s3", "s3_server", "small_disk"]
 pytestmark = pytest.mark.xdist_group("s3")
 
-TIMEOUT, PATIENCE = 0.5, 20.0
+TIMEOUT, PATIENCE = 0.3, 20.0
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def test_an_operation_is_right_whatever_befalls_its_requests(operation, s3, brok
         broken.follow(Plan(seed=seed, rate=0.35, stall=3 * TIMEOUT, drip=10e6))
         assert drill.run(operation) == "right", drill.refusal
         injected += broken.counts().total()
-        if injected > 2:
+        if injected > 1:
             break
 
 
@@ -71,7 +71,7 @@ def test_a_claim_whose_answer_is_lost_is_ours_and_nobody_elses(s3, broken):
 
 def test_of_two_who_claim_through_a_broken_line_one_wins(s3, broken):
     broken.follow(Plan(rate=0.5, kinds=("reset_after", "error_after", "reset_before"), only="^PUT"))
-    for turn in range(8):
+    for turn in range(5):
         with ThreadPoolExecutor(2) as pool:
             won = list(pool.map(lambda mine, turn=turn: opened().create(f"{turn}", mine), [b"a", b"b"]))
         held = s3.client.get_object(Bucket=BUCKET, Key=f"drill/{turn}")["Body"].read()
@@ -91,7 +91,7 @@ def test_a_file_in_parts_whose_completion_is_lost_is_there_once(s3, broken, tmp_
     assert opened().sweep(older=-60) == 0
 
 
-@pytest.mark.parametrize("kind", ["error_500", "slow_down", "reset_before", "stall_before"])
+@pytest.mark.parametrize("kind", ["slow_down", "reset_before", "stall_before"])
 def test_what_never_heals_ends_in_one_line_within_the_budget(kind, s3, broken, tmp_path, monkeypatch):
     monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", "0.5")
     s3.put("drill/a")
