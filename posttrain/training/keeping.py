@@ -24,6 +24,7 @@ from posttrain.errors import ContractError, DamagedError, Preempted
 from posttrain.progress import Progress
 from posttrain.stage import Parents, Stage
 from posttrain.storage.checkpoints import Checkpoints
+from posttrain.storage.layout import mark
 from posttrain.storage.manifest import Identity, Manifest, World, decoded
 from posttrain.storage.retention import Retention
 from posttrain.storage.store import Source, open_store
@@ -59,6 +60,7 @@ class Run:
             trainer: with `ResumesExactly`.
 
         Raises:
+            ConfigError: something else lies at `checkpoint_uri`.
             ContractError: `resume=must`, and there is nothing to go on from.
             Preempted: the process was told to end; everything it did is kept.
             FencedError: another process keeps this run now.
@@ -67,6 +69,7 @@ class Run:
         group = Group()
         place, checkpoints = self._opened()
         if is_main():
+            mark(open_store(self.settings.checkpoint_uri))
             checkpoints.claim()
         with tempfile.TemporaryDirectory(prefix="posttrain-resume-") as scratch:
             found = self._fetched(checkpoints, Path(scratch), group, progress)

@@ -182,3 +182,7 @@ def test_damage_is_passed_over_and_another_run_is_named(tmp_path: Path, capsys: 
     ran("other", learning_rate=0.1)
     assert "starting anew: " in capsys.readouterr().err
     assert record(ran("never", resume="never")).counts["checkpoints"] == 1
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"models: holds something else \(config\.json\); give checkpoints a prefix"):
+        ran("beside", checkpoint_uri=str(tmp_path / "models"))
