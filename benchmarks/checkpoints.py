@@ -84,7 +84,7 @@ def timed(name: str, uri: str) -> None:
 @contextmanager
 def stores() -> Iterator[dict[str, str]]:
     """A prefix on a disk and one in versitygw."""
-    with tempfile.TemporaryDirectory() as home, s3._versitygw(Path(home)) as server:
+    with tempfile.TemporaryDirectory() as home, s3.versitygw(Path(home)) as server:
         os.environ.update(server.environment)
         server.client.create_bucket(Bucket=s3.BUCKET)
         yield {"disk": f"{home}/disk", "versitygw": f"s3://{s3.BUCKET}/checkpoints"}
