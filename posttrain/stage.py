@@ -33,7 +33,7 @@ from posttrain.training.settings import CHECKPOINT_SETTINGS
 
 IMAGE_VARIABLE = "POSTTRAIN_IMAGE"
 # Settings that a record says elsewhere, or that change nothing of what is made.
-_NOT_PARAMETERS = {"name", "role", "also", *CHECKPOINT_SETTINGS}
+NOT_PARAMETERS = {"name", "role", "also", *CHECKPOINT_SETTINGS}
 _RECORDED_LIBRARIES = (
     "posttrain",
     "torch",
@@ -282,7 +282,7 @@ def _made_by(stage: Stage[Any], settings: Any, parents: Parents) -> dict[str, An
             ParentRef(role=role, kind=parent.record.kind, id=parent.record.id, digest=parent.digest)
             for role, parent in parents.items()
         ],
-        "parameters": settings.model_dump(mode="json", exclude=_NOT_PARAMETERS),
+        "parameters": settings.model_dump(mode="json", exclude=NOT_PARAMETERS),
     }
 
 

@@ -87,7 +87,7 @@ def enough_room(directory: Path, needed: int) -> None:
 
 def size_of(artifact: Artifact) -> int:
     """Bytes of the artifact's content."""
-    return sum(entry.size for entry in artifact.record.files.values())
+    return artifact.record.size
 
 
 def prompts_fit(

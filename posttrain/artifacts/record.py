@@ -88,6 +88,11 @@ class Record(BaseModel):
         parents = [[ref.role, ref.id] for ref in self.parents]
         return digest_value([self.digest, self.stage, self.method, self.name, self.parameters, parents])
 
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return sum(entry.size for entry in self.files.values())
+
     def family(self) -> dict[str, Record]:
         """This record and its ancestors by id, each without ancestors of its own."""
         return {**self.ancestors, self.id: self.model_copy(update={"ancestors": {}})}

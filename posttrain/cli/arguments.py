@@ -35,7 +35,7 @@ def parse_inputs(recipe: Recipe, arguments: list[str], defaults: dict[str, str])
     missing = [f"--{name.replace('_', '-')} ({i.help})" for name, i in recipe.inputs.items() if name not in values]
     if missing:
         raise ConfigError(f"{recipe.name} also needs {'; '.join(missing)}")
-    return {name: _absolute(value) for name, value in values.items()}
+    return {name: absolute(value) if Path(value).exists() else value for name, value in values.items()}
 
 
 def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
@@ -51,9 +51,9 @@ def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {inputs[name]}: no such file or directory")
 
 
-def _absolute(value: str) -> str:
-    """Stages run elsewhere, so a path that exists here is passed on absolute."""
-    return str(Path(value).absolute()) if value and "://" not in value and Path(value).exists() else value
+def absolute(value: str) -> str:
+    """Stages run elsewhere, so a path is passed on absolute; a URI and nothing stay as they are."""
+    return str(Path(value).absolute()) if value and "://" not in value else value
 
 
 def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from posttrain.storage.history import History
-    from posttrain.storage.manifest import Manifest
+    from posttrain.storage.manifest import Identity, Manifest
     from posttrain.storage.runs import Run
 
 app = typer.Typer(help="See, check, thin out and export the checkpoints of training runs.", no_args_is_help=True)
@@ -118,12 +118,13 @@ def _chosen(run: Run, step: int | None) -> Manifest:
 
 def _damage(history: History) -> list[str]:
     """A line for each checkpoint that is not whole; what several share is fetched once."""
+    from posttrain.storage.history import named
+
     manifests = history.manifests()
     wrong = history.damaged_blobs(ref for manifest in manifests for ref in manifest.files.values())
     lines = list(history.unreadable.values())
     for manifest in manifests:
-        bad = [f"{name}: {wrong[ref.blob]}" for name, ref in manifest.files.items() if ref.blob in wrong]
-        if bad:
+        if bad := named(manifest.files, wrong):
             lines.append(f"checkpoint {manifest.step} is damaged: {'; '.join(bad)}")
     return lines
 
@@ -145,9 +146,8 @@ def _show_runs(runs: list[Run]) -> None:
             rows.add_row(run.name, "", "", *seen, "", "")
             continue
         identity = manifest.identity
-        parents = ", ".join(f"{role}={digest[:12]}" for role, digest in identity.parents.items())
         unlike = [line.partition(": ")[0] for line in identity.differences(latest[identity.stage].identity)]
-        rows.add_row(run.name, identity.stage, parents, *seen, _metrics(manifest.metrics), ", ".join(unlike))
+        rows.add_row(run.name, identity.stage, _parents(identity), *seen, _metrics(manifest.metrics), ", ".join(unlike))
     print_table(rows)
 
 
@@ -169,8 +169,12 @@ def _show_checkpoints(run: Run) -> None:
         print(reason)
     if manifests:
         identity = manifests[-1].identity
-        parents = ", ".join(f"{role}={digest[:12]}" for role, digest in identity.parents.items())
-        print(f"{identity.stage} from {parents or 'nothing'}: {len(manifests)} checkpoints, {_bytes(run.size)} in all")
+        said = _parents(identity) or "nothing"
+        print(f"{identity.stage} from {said}: {len(manifests)} checkpoints, {_bytes(run.size)} in all")
+
+
+def _parents(identity: Identity) -> str:
+    return ", ".join(f"{role}={digest[:12]}" for role, digest in identity.parents.items())
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from posttrain.cli.arguments import changed, parse_inputs, refuse_missing
+from posttrain.cli.arguments import absolute, changed, parse_inputs, refuse_missing
 from posttrain.cli.watch import Watcher
 from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.errors import ConfigError, PosttrainError
@@ -74,14 +74,13 @@ def run_recipe(
         PosttrainError: inputs are wrong, or a stage failed.
     """
     recipe = _changed(recipe, settings, changes)
-    registry = out.rstrip("/") + "/registry"
     runs = Path("runs" if "://" in out else out).absolute() / "runs"
-    defaults = {"registry": registry if "://" in out else str(Path(registry).absolute())}
+    defaults = {"registry": absolute(out.rstrip("/") + "/registry")}
     inputs = parse_inputs(recipe, arguments, {k: v for k, v in defaults.items() if k in recipe.inputs})
     refuse_missing(recipe, inputs)
     if checkpoints and not any(keeps_checkpoints(load_stage(spec.use)) for spec in recipe.stages.values()):
         raise ConfigError(f"--checkpoints {checkpoints}: no stage of {recipe.name} trains; leave it out")
-    kept = _absolute(checkpoints) or (_last_checkpoints(runs, recipe) if resume else "")
+    kept = absolute(checkpoints) or (_last_checkpoints(runs, recipe) if resume else "")
     run = _new_run(runs, recipe)
     from posttrain.pipelines.compiler import compile_recipe
     from posttrain.pipelines.scheduling import Scheduling
@@ -97,11 +96,6 @@ def run_recipe(
         print(f"not run again, as made before: {', '.join(watcher.reused)}")
     _finish(run, watcher, code)
     print(f"{len(watcher.seconds)} stages in {time.monotonic() - started:.0f} s")
-
-
-def _absolute(uri: str) -> str:
-    """Stages run elsewhere, so a path is passed on absolute."""
-    return str(Path(uri).absolute()) if uri and "://" not in uri else uri
 
 
 def _last_checkpoints(runs: Path, recipe: Recipe) -> str:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.artifacts.digests import RECORD_FILE, digest_files, digest_value
-from posttrain.errors import ConfigError, PosttrainError, StorageError
+from posttrain.errors import ConfigError
+from posttrain.storage.failures import of_disk
 from posttrain.storage.store import Entry, Store
 
 DIRECTORY, SIZE = "POSTTRAIN_CACHE", "POSTTRAIN_CACHE_SIZE"
@@ -57,7 +58,7 @@ class Cache:
             StorageError: the directory cannot be used.
         """
         entry = self.directory / key
-        with self._errors():
+        with of_disk(str(self.directory), DIRECTORY):
             self.directory.mkdir(parents=True, exist_ok=True)
             _use(entry)
             if not _verified(entry):
@@ -101,16 +102,6 @@ class Cache:
             partial.mkdir()
             (partial / "size").write_text(str(size))
             return True
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except PosttrainError:
-            raise
-        except OSError as error:
-            reason = error.strerror or error
-            raise StorageError(f"{self.directory}: {reason}; check {DIRECTORY}, its owner and its room") from error
 
 
 def cache_from(environment: Mapping[str, str]) -> Cache | None:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from posttrain.artifacts.digests import digest_file
 from posttrain.errors import ContractError, DataError, FencedError, StorageError
 from posttrain.storage import index
 from posttrain.storage.history import History
@@ -29,6 +30,7 @@ from posttrain.storage.index import side_by_side
 from posttrain.storage.layout import ASIDE, CLAIMS, COMMITS, claim_name, commit_name, mark, numbers
 from posttrain.storage.manifest import ALONE, FileRef, Identity, Manifest, World, decoded
 from posttrain.storage.retention import USUAL, Retention
+from posttrain.storage.sources import size_of
 from posttrain.storage.store import Source, Store
 
 _SMALL = 2**16  # bytes that are sent again sooner than asked after
@@ -256,15 +258,13 @@ class Checkpoints(History):
 def _reference(source: Source, tag: str) -> FileRef:
     """Hash a file or pieces; Python's lock is free meanwhile, and nothing is copied."""
     if isinstance(source, Path):
-        with source.open("rb") as file:
-            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        digest = digest_file(source)
     else:
-        hashed, size = hashlib.sha256(), 0
+        hashed = hashlib.sha256()
         for piece in source:
             hashed.update(piece)
-            size += piece.nbytes
         digest = hashed.hexdigest()
-    return FileRef(sha256=digest, size=size, tag=tag)
+    return FileRef(sha256=digest, size=size_of(source), tag=tag)
 
 
 def _told(identity: Identity, other: Manifest) -> str:

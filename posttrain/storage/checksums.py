@@ -14,6 +14,7 @@ from typing import Any
 BLOCK = 256 * 1024
 
 OURS = "CRC64NVME"
+FIELD = f"Checksum{OURS}"  # of requests and answers
 _BYTES = {OURS: 8, "CRC32C": 4, "CRC32": 4}
 
 

@@ -52,6 +52,25 @@ def explained(place: Place) -> Iterator[None]:
         raise _as_ours(error, place) from error
 
 
+@contextmanager
+def of_disk(place: str, what: str = "the path") -> Iterator[None]:
+    """Turn what a directory's file system raises into an error of ours.
+
+    Args:
+        what: there is to check.
+
+    Raises:
+        StorageError: it does not do what is asked.
+    """
+    try:
+        yield
+    except PosttrainError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"{place}: {reason}; check {what}, its owner and its room") from error
+
+
 def absent(error: Exception) -> bool:
     """Whether a store says that there is no such object."""
     return _code(error) in _ABSENT

@@ -78,7 +78,7 @@ class History:
 
     def lacking(self, manifest: Manifest) -> list[str]:
         """The files of a checkpoint that are missing or of a wrong size; their bytes are not read."""
-        return _named(manifest.files, self._misfits(manifest.files.values()))
+        return named(manifest.files, self._misfits(manifest.files.values()))
 
     def _misfits(self, refs: Iterable[FileRef]) -> dict[str, str]:
         """What is wrong with the objects, looked at from outside: blob → what."""
@@ -103,7 +103,7 @@ class History:
             DamagedError: a file is missing or not what it was; what the directory holds then is of no use.
         """
         wanted = {name: file for name, file in manifest.files.items() if names(name)}
-        wrong = _named(wanted, self._fetch(wanted, directory))
+        wrong = named(wanted, self._fetch(wanted, directory))
         if wrong:
             raise DamagedError(f"{self.store.uri}: checkpoint {manifest.step} is damaged: {'; '.join(wrong)}")
 
@@ -133,7 +133,7 @@ class History:
     def verify(self, manifest: Manifest) -> list[str]:
         """Fetch everything and say what is damaged: `model.safetensors: is missing`."""
         wrong = self.damaged_blobs(manifest.files.values())
-        return _named(manifest.files, wrong)
+        return named(manifest.files, wrong)
 
     def damaged_blobs(self, refs: Iterable[FileRef]) -> dict[str, str]:
         """Fetch blobs, each once, and say what is wrong with which; on the disk is one at a time."""
@@ -231,7 +231,8 @@ def _old_claims(store: Store) -> list[Entry]:
     return [entries[name] for number in numbers(store, CLAIMS)[:-1] if (name := claim_name(number)) in entries]
 
 
-def _named(files: Mapping[str, FileRef], wrong: Mapping[str, str]) -> list[str]:
+def named(files: Mapping[str, FileRef], wrong: Mapping[str, str]) -> list[str]:
+    """What is wrong with which file, of what is wrong with which blob."""
     return [f"{name}: {wrong[ref.blob]}" for name, ref in files.items() if ref.blob in wrong]
 
 

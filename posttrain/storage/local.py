@@ -8,11 +8,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 
-from posttrain.errors import DataError, StorageError
+from posttrain.errors import DataError
+from posttrain.storage.failures import of_disk
 from posttrain.storage.store import PARTIAL, Entry, Source, checked_name
 
 
@@ -116,14 +117,8 @@ class LocalStore:
         finally:
             Path(partial).unlink(missing_ok=True)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(
-                f"{self.uri}: {error.strerror or error}; check the path, its owner and its room"
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return of_disk(self.uri)
 
 
 def _flush(path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from posttrain.artifacts.digests import digest_value
 from posttrain.errors import DataError
+from posttrain.storage.layout import BLOBS
 
 FORMAT = 1
 _SHOWN = 60  # characters of a value in a list of differences
@@ -33,7 +34,7 @@ class FileRef(BaseModel):
     @property
     def blob(self) -> str:
         """The name of the object that holds the bytes."""
-        return f"blobs/{self.sha256}-{self.tag}"
+        return f"{BLOBS}{self.sha256}-{self.tag}"
 
 
 class World(BaseModel):

@@ -72,14 +72,10 @@ def reference_at(path: Path) -> Reference:
 def _fetched(uri: str, record: Record) -> Path:
     scratch = Path(_scratch().name)
     if parse(uri).scheme != "file" and not cache_from(os.environ):  # else it is read where it is, or where it is kept
-        enough_room(scratch, _size(record))
+        enough_room(scratch, record.size)
     local = fetch(uri, scratch / digest_value(uri)[:16])
     compare(local, record)
     return local
-
-
-def _size(record: Record) -> int:
-    return sum(entry.size for entry in record.files.values())
 
 
 @functools.cache
@@ -103,7 +99,7 @@ def hand_on(directory: Path, record: Record) -> str:
     store = os.environ.get(STORE_VARIABLE, "").rstrip("/")
     if by_reference(directory, record):  # taken over from an earlier run
         return reference_at(directory).uri
-    if not store or record.kind not in _MODELS or _size(record) < max(1, _threshold()):
+    if not store or record.kind not in _MODELS or record.size < max(1, _threshold()):
         return ""
     # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
     content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])

@@ -10,10 +10,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-SHORTEST, LONGEST = (
-    0.1,
-    10.0,
-)  # seconds; a wait is drawn from (0, the doubled last one) so that many do not come at once
+# Seconds. A wait is drawn from (0, the doubled last one), so that many do not come at once.
+SHORTEST, LONGEST = 0.1, 10.0
 
 # What stores answer when they are overloaded, restarting, or got a request that suffered on the way.
 _PASSING = {

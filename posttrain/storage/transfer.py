@@ -19,7 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from posttrain.errors import DataError
-from posttrain.storage.checksums import checksum, combined, encoded, kept
+from posttrain.storage.checksums import FIELD, OURS, checksum, combined, encoded, kept
 from posttrain.storage.failures import absent
 from posttrain.storage.options import S3Options
 from posttrain.storage.retries import Damaged, may_pass
@@ -183,7 +183,7 @@ class Transfer:
         _same(upload.key, sent, answer)
 
     def _begin(self, upload: _Upload) -> None:
-        keep = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"} if self._checked else {}
+        keep = {"ChecksumAlgorithm": OURS, "ChecksumType": "FULL_OBJECT"} if self._checked else {}
         upload.number = self._ask("create_multipart_upload", upload.key, **keep, **self._at_rest)["UploadId"]
 
     def _send_part(self, upload: _Upload, number: int, body: Stretch) -> tuple[int, str]:
@@ -228,7 +228,7 @@ class Transfer:
         return self._client.meta.config.request_checksum_calculation != "when_required"
 
     def _sum(self, value: str) -> dict[str, str]:
-        return {"ChecksumCRC64NVME": value} if self._checked else {}
+        return {FIELD: value} if self._checked else {}
 
     def _ask(self, operation: str, key: str, **arguments: Any) -> Any:
         return getattr(self._client, operation)(Bucket=self._bucket, Key=key, **arguments)
@@ -282,6 +282,6 @@ def _write(path: Path, file: int, block: memoryview, at: int) -> None:
 
 def _same(key: str, sent: str, answer: Mapping[str, Any]) -> None:
     """Whether the store got what was sent, if it says what it got."""
-    got = answer.get("ChecksumCRC64NVME", sent)
+    got = answer.get(FIELD, sent)
     if got != sent and "-" not in got:
         raise Damaged(f"{key}: the store got checksum {got}, {sent} was sent")

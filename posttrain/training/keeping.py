@@ -22,7 +22,7 @@ from typing import Any
 from posttrain.artifacts.artifact import Artifact
 from posttrain.errors import ContractError, DamagedError, Preempted
 from posttrain.progress import Progress
-from posttrain.stage import Parents, Stage
+from posttrain.stage import NOT_PARAMETERS, Parents, Stage
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.layout import mark
 from posttrain.storage.manifest import Identity, Manifest, World, decoded
@@ -30,15 +30,15 @@ from posttrain.storage.retention import Retention
 from posttrain.storage.store import Source, open_store
 from posttrain.training.hardware import processes_in_all
 from posttrain.training.policy import copy_tokenizer
-from posttrain.training.ranks import Group, is_main
+from posttrain.training.ranks import Group, is_main, rank
 from posttrain.training.resuming import files_of
 from posttrain.training.saving import Cadence, Saver, told_to_end
-from posttrain.training.settings import CHECKPOINT_SETTINGS, TrainSettings
+from posttrain.training.settings import TrainSettings
 
 # Settings that change nothing of what is trained; `processes` may be 0, for as many as there are GPUs.
 _NOT_IDENTITY = {
-    *("name", "role", "also", "accept_provenance", "processes", "logging_steps", "track", "run_name"),
-    *CHECKPOINT_SETTINGS,
+    *NOT_PARAMETERS,
+    *("accept_provenance", "processes", "logging_steps", "track", "run_name"),
 }
 _VERSIONS = ("torch", "transformers", "trl")
 _CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
@@ -210,11 +210,10 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
 
 def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path) -> str:
     """Fetch what the processes of this node read, by the first of them; returns what is wrong with it."""
-    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-    here = range(rank - local, rank - local + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    read = [files_of(each) for each in here]
+    first = _first_of_node()
+    read = [files_of(first + each) for each in range(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
     try:
-        if local == 0:
+        if first == rank():
             checkpoints.restore(manifest, directory, lambda name: any(reads(name) for reads in read))
     except DamagedError as error:
         return str(error)
@@ -223,5 +222,8 @@ def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path) -> str
 
 def _of_node(mine: Path, group: Group) -> Path:
     """The path that the first process of this node has for it."""
-    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
-    return Path(group.gathered(mine)[rank - local])
+    return Path(group.gathered(mine)[_first_of_node()])
+
+
+def _first_of_node() -> int:
+    return rank() - int(os.environ.get("LOCAL_RANK", 0))

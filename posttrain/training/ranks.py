@@ -12,9 +12,14 @@ from typing import Any
 _DONE = "posttrain: the first process is done"  # a key of the group's store
 
 
+def rank() -> int:
+    """This process's place in its group; 0 if it is alone."""
+    return int(os.environ.get("RANK", 0))
+
+
 def is_main() -> bool:
     """Whether this process writes: the first of its group, or the only one."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return rank() == 0
 
 
 def wait_for_main() -> None:

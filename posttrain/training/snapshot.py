@@ -60,7 +60,7 @@ class HostCopies:
         described, size = {}, 0
         for name in sorted(tensors, key=lambda name: (_ORDER.index(tensors[name].dtype), name)):
             tensor, start = tensors[name], size
-            size += tensor.numel() * tensor.element_size()
+            size += tensor.nbytes
             described[name] = {
                 "dtype": _NAMES[tensor.dtype],
                 "shape": list(tensor.shape),
