@@ -79,6 +79,15 @@ def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return s3_server
 
 
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A URI on a disk, and one in the server's bucket, with nothing there yet."""
+    if request.param == "disk":
+        return str(tmp_path / "kept")
+    request.getfixturevalue("s3")
+    return f"s3://{BUCKET}/kept"
+
+
 def _binary() -> str | None:
     """versitygw on PATH or where go puts it; else built once into a cache. None without go or network."""
     go = shutil.which("go")

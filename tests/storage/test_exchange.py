@@ -81,12 +81,15 @@ def test_publishing_that_fails_leaves_nothing(tmp_path, artifact, monkeypatch):
     assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_text_is_replaced_in_one_step(tmp_path):
-    uri = f"file://{tmp_path}/deep/index.json"
+def replaces_text(uri):
     assert read_text(uri) is None
     for text in ("one", "twö"):
         write_text(uri, text)
         assert read_text(uri) == text
+
+
+def test_text_is_replaced_in_one_step(tmp_path):
+    replaces_text(f"file://{tmp_path}/deep/index.json")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["index.json"]
 
 
@@ -160,11 +163,7 @@ def test_an_empty_folders_mark_is_no_data(s3, tmp_path):
 
 
 def test_text_in_s3(s3):
-    uri = f"s3://{BUCKET}/registry/index.json"
-    assert read_text(uri) is None
-    for text in ("one", "twö"):
-        write_text(uri, text)
-        assert read_text(uri) == text
+    replaces_text(f"s3://{BUCKET}/registry/index.json")
 
 
 USES = {

@@ -7,18 +7,15 @@ import pytest
 
 from posttrain.errors import DataError
 from posttrain.storage.store import Store, open_store
-from tests.s3 import BUCKET, s3, s3_server
+from tests.s3 import place, s3, s3_server
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["place", "s3", "s3_server"]
 pytestmark = pytest.mark.xdist_group("s3")
 
 
-@pytest.fixture(params=["disk", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "disk":
-        return open_store(str(tmp_path / "store"))
-    request.getfixturevalue("s3")
-    return open_store(f"s3://{BUCKET}/store")
+@pytest.fixture
+def store(place) -> Store:
+    return open_store(place)
 
 
 def test_what_is_written_is_read(store):
