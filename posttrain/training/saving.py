@@ -1,8 +1,9 @@
 """When a run is kept, and how: a copy in memory while training waits, sent from there by a thread while it goes on.
 
 A save is due every so many steps or seconds, and at the end. There is never more than one under way: one that is due
-meanwhile waits for the next step, and is counted. A store that fails is warned of and counted, and training goes on,
-unless nothing could be kept for long. Whoever ends the run by SIGTERM gets it kept first.
+meanwhile waits for the next step, and is counted; one by time so late that the end's would wait for it is left out. A
+store that fails is warned of and counted, and training goes on, unless nothing could be kept for long. Whoever ends the
+run by SIGTERM gets it kept first.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Saver:
         self._error: Exception | None = None
         self._committed = self._saved = time.monotonic()  # when a save last succeeded, and last began
         self._late = False
+        self._began, self._steps = time.monotonic(), 0  # of this process
+        self._took = 0.0  # seconds from a save's begin to its commit, the last time
 
     def tell_to_end(self, *signal_and_frame: Any) -> None:
         """Have the run kept and ended after the step that it is at."""
@@ -82,8 +85,11 @@ class Saver:
             StorageError: nothing could be kept for too long.
         """
         began, step = time.monotonic(), trainer.state.global_step
-        ends = step >= trainer.state.max_steps
-        told, due, busy = self._group.any([self._told_to_end.is_set(), is_main() and self._due(step), self._busy()])
+        left = trainer.state.max_steps - step
+        ends, self._steps = left <= 0, self._steps + 1
+        told, due, busy = self._group.any(
+            [self._told_to_end.is_set(), is_main() and self._due(step, left), self._busy()]
+        )
         if told and not ends:
             self.stopped_at = step
             trainer.control.should_training_stop = True
@@ -120,12 +126,12 @@ class Saver:
     def _busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _due(self, step: int) -> bool:
-        if self._late:
-            return True
+    def _due(self, step: int, left: int) -> bool:
         if self._cadence.steps:
-            return step % self._cadence.steps == 0
-        return time.monotonic() - self._saved >= self._cadence.seconds
+            return self._late or step % self._cadence.steps == 0
+        now = time.monotonic()
+        until_end = left * (now - self._began) / self._steps
+        return (self._late or now - self._saved >= self._cadence.seconds) and until_end > 2 * self._took
 
     def _raise_lasting(self) -> None:
         """What is not a store's passing fault, or did not pass for too long."""
@@ -154,6 +160,7 @@ class Saver:
     ) -> None:
         """In the background: send this process's files; the first process commits everybody's."""
         _give_way()
+        began = time.monotonic()
         sent = self._tried(lambda: self._sent(plain, pieces))
         everywhere = self._group.gathered(sent)
         failed = next((each for each in everywhere if isinstance(each, Exception)), None)
@@ -163,6 +170,7 @@ class Saver:
         self._error = next((each for each in self._group.gathered(failed) if each), None)
         if self._error is None:
             self._committed = time.monotonic()
+            self._took = self._committed - began
             self.counts["checkpoints"] += 1
         else:
             self.counts["checkpoints_failed"] += 1

@@ -65,8 +65,8 @@ class Trainer:
         saver.between_steps(self)
 
 
-def saver_of(store: Memory, steps: int = 1) -> Saver:
-    return Saver(store, Cadence(steps, seconds=1000.0, patience=1000.0), World(), {}, Silence("t"), Group())  # type: ignore[arg-type]
+def saver_of(store: Memory, steps: int = 1, seconds: float = 1000.0) -> Saver:
+    return Saver(store, Cadence(steps, seconds, patience=1000.0), World(), {}, Silence("t"), Group())  # type: ignore[arg-type]
 
 
 def test_a_save_that_is_due_while_one_is_under_way_waits_for_the_next_step() -> None:
@@ -95,6 +95,18 @@ def test_a_store_that_fails_is_counted_and_training_goes_on_for_a_while() -> Non
     saver._committed -= 2000  # as if so much time had passed
     with pytest.raises(StorageError, match=r"nothing could be kept for .*checkpoint_patience.*gone"):
         trainer.step(saver)
+
+
+def test_a_save_that_the_last_one_would_wait_for_is_left_out() -> None:
+    for took, kept in ((0.0, [1, 2, 3, 4]), (1000.0, [1, 4])):
+        store, trainer = Memory(), Trainer(most=4)
+        saver = saver_of(store, steps=0, seconds=0.0)
+        for _ in range(4):
+            trainer.step(saver)
+            saver.wait()
+            saver._took = took  # as if it had
+        saver.finish()
+        assert list(store.steps) == kept
 
 
 def test_what_is_told_to_end_is_kept_or_says_that_it_was_not() -> None:
