@@ -100,7 +100,6 @@ def client(options: S3Options) -> Any:
 @lru_cache(maxsize=8)
 def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int) -> Any:
     import boto3
-    import botocore.session
     from botocore.config import Config
 
     # At its lowest level boto3 logs headers, a session's token among them.
@@ -119,9 +118,7 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
         response_checksum_validation="when_required",
         proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
     )
-    session = botocore.session.get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-    made = boto3.session.Session(botocore_session=session).client(
+    made = boto3.session.Session().client(
         "s3",
         region_name=options.region or None,
         endpoint_url=options.endpoint or None,
@@ -130,6 +127,7 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
     )
     if "@" in urlsplit(made.meta.endpoint_url).netloc:
         raise ConfigError(f"AWS_ENDPOINT_URL: {_NO_SECRET}")
+    made.meta.events.register("before-parse.s3.ListObjectsV2", _read_list)
     made.meta.events.register("before-call.s3", _ask_no_leave)
     made.meta.events.register("after-call.s3", partial(_renew, made))
     return made
@@ -143,15 +141,27 @@ def _renew(made: Any, parsed: Mapping[str, Any], **_: Any) -> None:
         made._request_signer._credentials = found
 
 
-def _time(told: Any) -> datetime:
-    """As botocore reads times, which takes half of the time that a list takes, but for the form that lists have."""
-    from botocore.utils import parse_timestamp
+def _read_list(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """The objects of a list without the fields that nobody reads: botocore takes three times as long.
+
+    It gets the rest, and all where this is not as expected: it knows other forms, and what to say.
+    """
+    from xml.etree import ElementTree
 
     try:
-        return datetime.fromisoformat(told)
-    except (TypeError, ValueError):
-        read: datetime = parse_timestamp(told)
-        return read
+        root = ElementTree.fromstring(response_dict["body"])
+        space = root.tag.removesuffix("ListBucketResult")
+        objects: list[dict[str, Any]] = [
+            {part.tag.removeprefix(space): part.text for part in each} for each in root.iter(f"{space}Contents")
+        ]
+        for each in objects:
+            each |= {"Size": int(each["Size"]), "LastModified": datetime.fromisoformat(each["LastModified"])}
+    except (ElementTree.ParseError, KeyError, TypeError, ValueError):
+        return
+    if objects:
+        root[:] = [part for part in root if part.tag != f"{space}Contents"]
+        response_dict["body"] = ElementTree.tostring(root)
+        customized_response_dict["Contents"] = objects
 
 
 def _ask_no_leave(params: dict[str, Any], **_: Any) -> None:

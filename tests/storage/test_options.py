@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from posttrain.errors import ConfigError, StorageError
-from posttrain.storage.options import S3Options, client, options_from
+from posttrain.storage.options import S3Options, _read_list, client, options_from
 from posttrain.storage.store import open_store
 from posttrain.storage.transfer import Transfer
 from posttrain.storage.uris import parse
@@ -77,6 +77,26 @@ def test_style_and_region_reach_the_client(s3):
     assert made.meta.config.s3["addressing_style"] == "path"
     assert (made.meta.region_name, made.meta.config.max_pool_connections) == ("eu-west-1", 3)
     assert made is client(S3Options(region="eu-west-1", path_style=True, connections=3))
+
+
+def test_lists_are_read_as_botocore_reads_them(s3):
+    for name in ("a b", "a&<b>", "\u00fc/%41+", "z"):
+        s3.put(f"lists/{name}", name.encode())
+    pages = [each.list_objects_v2(Bucket=BUCKET, Prefix="lists/") for each in (client(S3Options()), s3.client)]
+    ours, theirs = (
+        [(each["Key"], each["Size"], each["LastModified"], each["ETag"]) for each in page["Contents"]] for page in pages
+    )
+    assert ours == theirs and len(ours) == 4
+    assert pages[0]["KeyCount"] == 4
+    assert "Contents" not in client(S3Options()).list_objects_v2(Bucket=BUCKET, Prefix="nothing")
+
+
+@pytest.mark.parametrize("size", ["many", "", "5</Size><LastModified>lately</LastModified><Size>5", "5<"])
+def test_a_list_that_is_not_as_expected_is_left_to_botocore(size):
+    answer, read = {"body": f"<ListBucketResult><Contents><Size>{size}</Size></Contents></ListBucketResult>"}, {}
+    before = dict(answer)
+    _read_list(answer, read)
+    assert answer == before and read == {}
 
 
 def test_every_object_is_encrypted_as_told(s3, monkeypatch):
