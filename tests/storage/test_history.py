@@ -84,9 +84,12 @@ def test_beside_a_manifest_that_cannot_be_read_no_blob_is_removed(disk):
     assert run.verify(run.newest()) == []
 
 
-@pytest.mark.parametrize("dies_after", range(2))
-def test_pruning_that_dies_leaves_nothing_that_looks_whole_and_is_not(disk, monkeypatch, dies_after):
-    run = filled(disk)
+@pytest.mark.parametrize(("batch", "dies_after"), [(250, 0), (250, 1), *((2, calls) for calls in range(5))])
+def test_pruning_that_dies_leaves_nothing_that_looks_whole_and_is_not(disk, monkeypatch, batch, dies_after):
+    monkeypatch.setattr(history, "_BATCH", batch)
+    run = writer(disk, TWO)
+    for step in range(1, 7):  # those that will go share a blob over all batches
+        save(run, step, weights=b"weights of %d" % step, frozen=BIG + b"!" * (step < 5))
     delete, calls = disk.delete, []
 
     def dies(names):
@@ -107,7 +110,7 @@ def test_pruning_that_dies_leaves_nothing_that_looks_whole_and_is_not(disk, monk
     left.prune()
     left.sweep()
     assert steps(left) == [5, 6]
-    assert len(blobs(disk)) == 2
+    assert len(blobs(disk)) == 3
 
 
 def test_sweeping_removes_what_the_dead_left_and_nothing_young(store):
