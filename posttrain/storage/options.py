@@ -127,7 +127,7 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
     )
     if "@" in urlsplit(made.meta.endpoint_url).netloc:
         raise ConfigError(f"AWS_ENDPOINT_URL: {_NO_SECRET}")
-    made.meta.events.register("before-parse.s3.ListObjectsV2", _read_list)
+    made.meta.events.register("before-parse.*.ListObjectsV2", _read_list)  # by `*` before botocore's own
     made.meta.events.register("before-call.s3", _ask_no_leave)
     made.meta.events.register("after-call.s3", partial(_renew, made))
     return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from posttrain.errors import DataError
@@ -113,7 +113,7 @@ def checked_name(name: str, uri: str) -> str:
     Raises:
         DataError: it would leave the directory.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    parts = [part for part in name.split("/") if part not in ("", ".")]  # a PurePosixPath takes three times as long
+    if name.startswith("/") or ".." in parts or not parts:
         raise DataError(f"{uri}: an object is called {name!r}, which leads out of its directory; rename the object")
     return name
