@@ -27,7 +27,7 @@ from posttrain.artifacts.record import Environment, ParentRef, Record
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
-from posttrain.storage.references import obtain
+from posttrain.storage.references import check_store, obtain
 from posttrain.taxonomy import METHODS, Kind
 from posttrain.training.settings import CHECKPOINT_SETTINGS
 
@@ -224,6 +224,7 @@ def _checked(
     if not absent:
         enough_room(out, stage.size(opened))
         stage.check(chosen, opened)
+        check_store(stage.kind_of(chosen))
     return chosen, opened, absent
 
 

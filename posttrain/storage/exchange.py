@@ -10,6 +10,7 @@ from posttrain.artifacts.artifact import whole_or_nothing
 from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.errors import DataError
 from posttrain.storage.cache import cache_from, key_of
+from posttrain.storage.failures import of_disk
 from posttrain.storage.store import Entry, Store, open_object, open_store
 from posttrain.storage.uris import parse
 
@@ -29,7 +30,9 @@ def fetch(uri: str, scratch: Path) -> Path:
     place = parse(uri)
     if place.scheme == "file":
         path = Path(place.path)
-        if not path.exists():
+        with of_disk(uri):
+            there = path.exists()
+        if not there:
             raise DataError(f"{uri}: no such file or directory; check the path, also inside the container")
         return path
     store, files = _objects(uri, place.path)
@@ -73,7 +76,7 @@ def publish(directory: Path, uri: str) -> None:
     """
     place, files = parse(uri), _files(directory)
     if place.scheme == "file":
-        with whole_or_nothing(Path(place.path)) as scratch:
+        with of_disk(uri), whole_or_nothing(Path(place.path)) as scratch:
             shutil.copytree(directory, scratch, dirs_exist_ok=True)
         return
     store = open_store(uri)

@@ -65,9 +65,9 @@ class LocalStore:
     def get(self, files: Mapping[str, Path]) -> None:
         """See `Store`."""
         for name, path in files.items():
-            if not self._path(name).is_file():
-                raise DataError(f"{self.uri}/{name}: no such file")
             with self._errors():
+                if not self._path(name).is_file():
+                    raise DataError(f"{self.uri}/{name}: no such file")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_name(f"{PARTIAL}{path.name}")
                 shutil.copyfile(self._path(name), partial)

@@ -69,6 +69,7 @@ def run_work(stage: Stage[AnySettings], settings: AnySettings, parents: Parents,
     if not isinstance(settings, TrainSettings):
         return stage.run(settings, parents, out, progress)
     refuse_impossible(settings)
+    keeping.check_place(settings)
     size = processes_in_all(settings)
     grouped = size > 1
     work = _in_group(stage, settings, parents, out) if grouped else _kept(stage, settings, parents, out, progress)

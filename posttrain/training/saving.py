@@ -2,7 +2,8 @@
 
 A save is due every so many steps or seconds, and at the end. There is never more than one under way: one that is due
 meanwhile waits for the next step, and is counted. A store that fails is warned of and counted, and training goes on,
-unless nothing could be kept for long. Whoever ends the run by SIGTERM gets it kept first.
+unless nothing could be kept for long. A refusal counts as a fault, too: what was allowed when the run began may be so
+again, with the new key that the next pod gets. Whoever ends the run by SIGTERM gets it kept first.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Saver:
         self.wait()
         self._raise_lasting()
         if self._error and self.stopped_at is not None:
-            raise self._error
+            raise StorageError(str(self._error)) from self._error
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the save under way."""

@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from posttrain.artifacts.digests import RECORD_FILE
-from posttrain.errors import RETRYABLE, ConfigError, ContractError, DataError, StorageError
+from posttrain.errors import USER_ERROR, ConfigError, ContractError, DataError, StorageError
 from posttrain.storage import exchange, fetch, publish, read_text, write_text
 from posttrain.storage.s3 import S3Store
 from tests.s3 import BUCKET, SECRET, s3, s3_server
@@ -184,7 +184,7 @@ REMEDIES = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("wrong", REMEDIES)
-def test_a_refusal_may_be_retried_and_shows_no_secret(s3, tmp_path, monkeypatch, use, wrong):
+def test_a_refusal_is_the_users_mistake_and_shows_no_secret(s3, tmp_path, monkeypatch, use, wrong):
     if wrong in ("secret", "key") and not s3.checks_credentials:
         pytest.skip("moto lets any secret in; install go or versitygw")
     bucket = BUCKET
@@ -205,7 +205,7 @@ def test_a_refusal_may_be_retried_and_shows_no_secret(s3, tmp_path, monkeypatch,
     with pytest.raises(StorageError) as raised:
         USES[use](uri, tmp_path)
     line = str(raised.value)
-    assert raised.value.exit_code == RETRYABLE == 75
+    assert raised.value.exit_code == USER_ERROR == 2
     assert line.startswith(f"{uri}: ")
     assert REMEDIES[wrong] in line
     assert "\n" not in line

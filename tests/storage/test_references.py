@@ -107,7 +107,7 @@ def test_what_is_not_as_recorded_is_refused(tmp_path, model, monkeypatch, change
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
     monkeypatch.setenv(INLINE_VARIABLE, "1000")
     handed_on(tmp_path / "policy", model)
-    (there,) = (tmp_path / "store").iterdir()
+    (there,) = (tmp_path / "store").glob("policy-*")
     weights = there / "model.safetensors"
     if change == "lost":
         shutil.rmtree(there)
