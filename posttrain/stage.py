@@ -106,6 +106,7 @@ class Work:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     absent: str = ""
+    before: float = 0.0  # seconds that others worked on what this process went on from
     made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
@@ -303,7 +304,7 @@ def _record(
         absent=work.absent,
         environment=Environment(versions=versions() | work.versions, image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
-        seconds=seconds,
+        seconds=work.before + seconds,
         ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 

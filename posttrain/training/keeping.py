@@ -52,6 +52,7 @@ class Run:
     settings: TrainSettings
     identity: Identity
     counts: Counter[str] = field(default_factory=Counter)
+    before: float = 0.0  # seconds for which others trained what this process went on from
 
     def train(self, trainer: Any, init: Artifact, progress: Progress) -> None:
         """Train to the end, from the last checkpoint if there is one.
@@ -85,6 +86,7 @@ class Run:
             finally:
                 saver.wait(_GRACE)
                 self.counts.update(saver.counts)
+                self.before = saver.before
         if saver.stopped_at is not None:
             raise Preempted(
                 f"told to end after step {saver.stopped_at} of {trainer.state.max_steps}: all of them are kept in "

@@ -81,7 +81,9 @@ def _kept(stage: Stage[Any], settings: TrainSettings, parents: Parents, out: Pat
     """The stage's work in this process, its training kept where the settings say."""
     with keeping.kept(stage, settings, parents) as run:
         work = stage.run(settings, parents, out, progress)
-    work.counts |= run.counts if run else {}
+    if run:
+        work.counts |= run.counts
+        work.before = run.before
     return work
 
 
