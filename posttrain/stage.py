@@ -54,6 +54,7 @@ class ParentSpec:
 
     A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
     Without an `awaited` one a stage can do if none was given, but not if the one that was given is absent.
+    Of an `unread` one the record is enough: files that lie in a store stay there.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class ParentSpec:
     help: str = ""
     shared: bool = False
     awaited: bool = False
+    unread: bool = False
 
 
 class Parents:
@@ -266,7 +268,7 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
             raise ContractError(f"{stage.name}: needs a parent {role!r} ({spec.kind}): {spec.help}")
         if len(paths) > spec.most:
             raise ContractError(f"{stage.name}: {len(paths)} parents {role!r}, at most {spec.most}")
-        opened[role] = [obtain(Path(path), spec.kind) for path in paths]
+        opened[role] = [obtain(Path(path), spec.kind, not spec.unread) for path in paths]
     return Parents(opened)
 
 

@@ -24,6 +24,7 @@ from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, com
 from posttrain.errors import ConfigError, DataError
 from posttrain.storage.cache import cache_from
 from posttrain.storage.exchange import fetch, publish, read_text, write_text
+from posttrain.storage.store import open_store
 from posttrain.storage.uris import parse
 from posttrain.taxonomy import Kind
 
@@ -43,8 +44,11 @@ class Reference(BaseModel):
     uri: str
 
 
-def obtain(path: Path, kind: Kind) -> Artifact:
+def obtain(path: Path, kind: Kind, files: bool = True) -> Artifact:
     """Open and verify the artifact at `path`, its files fetched if it only refers to them.
+
+    Args:
+        files: they are needed; without them the record and the reference are enough.
 
     Raises:
         DataError: it is not whole, here or where its files lie.
@@ -52,9 +56,26 @@ def obtain(path: Path, kind: Kind) -> Artifact:
         StorageError: the store failed or refused.
     """
     record = of_kind(read_record(path), kind, path)
-    if not by_reference(path, record):
+    if not files or not by_reference(path, record):
         return Artifact(path, record)
     return Artifact(_fetched(reference_at(path).uri, record), record)
+
+
+def publish_artifact(artifact: Artifact, uri: str) -> None:
+    """Put an artifact at `uri`, its record last; what lies in the same service is copied there by it.
+
+    Raises:
+        DataError: its files are not as recorded.
+        StorageError: the store failed or refused.
+    """
+    path, record = artifact.path, artifact.record
+    if by_reference(path, record):
+        source, target = open_store(reference_at(path).uri), open_store(uri)
+        if target.copy(source, record.files):
+            target.put({RECORD_FILE: path / RECORD_FILE})
+            return
+        path = obtain(path, record.kind).path
+    publish(path, uri)
 
 
 def reference_at(path: Path) -> Reference:
