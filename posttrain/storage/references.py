@@ -23,7 +23,7 @@ from posttrain.artifacts.digests import RECORD_FILE, digest_value
 from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, compare, read_record
 from posttrain.errors import ConfigError, DataError
 from posttrain.storage.cache import cache_from
-from posttrain.storage.exchange import fetch, publish, read_text, write_text
+from posttrain.storage.exchange import fetch, publish, read_text, refuse_others, write_text
 from posttrain.storage.store import open_store
 from posttrain.storage.uris import parse
 from posttrain.taxonomy import Kind
@@ -65,12 +65,14 @@ def publish_artifact(artifact: Artifact, uri: str) -> None:
     """Put an artifact at `uri`, its record last; what lies in the same service is copied there by it.
 
     Raises:
+        ContractError: something else is there already.
         DataError: its files are not as recorded.
         StorageError: the store failed or refused.
     """
     path, record = artifact.path, artifact.record
     if by_reference(path, record):
         source, target = open_store(reference_at(path).uri), open_store(uri)
+        refuse_others(target, {*record.files, RECORD_FILE})
         if target.copy(source, record.files):
             target.put({RECORD_FILE: path / RECORD_FILE})
             return

@@ -126,4 +126,6 @@ def checked_name(name: str, uri: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise DataError(f"{uri}: an object is called {name!r}, which leads out of its directory; rename the object")
+    if path.as_posix() != name:  # 'a//b' and 'a/./b' would be one file with 'a/b'
+        raise DataError(f"{uri}: an object is called {name!r}, which is no path of a file; rename it {path}")
     return name

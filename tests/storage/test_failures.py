@@ -7,7 +7,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError
 
-from posttrain.errors import RETRYABLE, USER_ERROR, ConfigError, DataError, RefusedError, StorageError
+from posttrain.errors import RETRYABLE, USER_ERROR, ConfigError, RefusedError, StorageError
 from posttrain.storage import fetch, publish
 from posttrain.storage.failures import of_disk
 from posttrain.storage.options import S3Options
@@ -180,15 +180,3 @@ def test_a_link_to_a_file_is_published_as_the_file(s3, tmp_path):
         publish(tmp_path / "model", uri)
         assert (fetch(uri, tmp_path / "scratch") / "model.safetensors").read_bytes() == b"weights"
     assert not (tmp_path / "published" / "model.safetensors").is_symlink()
-
-
-@pytest.mark.parametrize("to", ["folder", "nothing"])
-def test_other_links_are_refused_before_anything_is_sent(s3, tmp_path, to):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "model" / "a").write_bytes(b"a")
-    (tmp_path / "model" / "link").symlink_to(tmp_path / to)
-    for uri in (URI, str(tmp_path / "published")):
-        with pytest.raises(DataError, match="link: a link to a directory or to nothing cannot be published; put the"):
-            publish(tmp_path / "model", uri)
-    assert not s3.stored() and not (tmp_path / "published").exists()
