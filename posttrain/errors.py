@@ -61,6 +61,12 @@ class StorageError(PosttrainError, OSError):
     exit_code = RETRYABLE
 
 
+class RefusedError(StorageError):
+    """A store will not do what is asked: no such bucket, a wrong key, no right to it, a path that is none."""
+
+    exit_code = USER_ERROR
+
+
 class DamagedError(DataError):
     """What is stored is not what was put there: an object is missing, cut short, or holds other bytes."""
 

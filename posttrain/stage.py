@@ -27,7 +27,7 @@ from posttrain.artifacts.record import Environment, ParentRef, Record
 from posttrain.errors import ConfigError, ContractError, nearest
 from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
-from posttrain.storage.references import obtain
+from posttrain.storage.references import check_store, obtain
 from posttrain.taxonomy import METHODS, Kind
 from posttrain.training.settings import CHECKPOINT_SETTINGS
 
@@ -54,6 +54,7 @@ class ParentSpec:
 
     A `shared` one may be what another parent is, too (`Settings.also`): then a component is not given it twice.
     Without an `awaited` one a stage can do if none was given, but not if the one that was given is absent.
+    Of an `unread` one the record is enough: files that lie in a store stay there.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class ParentSpec:
     help: str = ""
     shared: bool = False
     awaited: bool = False
+    unread: bool = False
 
 
 class Parents:
@@ -106,6 +108,7 @@ class Work:
     metrics: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     absent: str = ""
+    before: float = 0.0  # seconds that others worked on what this process went on from
     made: Record | None = None  # by a stage that ran others: what the last of them made, and says of itself
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # of posttrain.report, for the stage's page
@@ -224,6 +227,7 @@ def _checked(
     if not absent:
         enough_room(out, stage.size(opened))
         stage.check(chosen, opened)
+        check_store(stage.kind_of(chosen))
     return chosen, opened, absent
 
 
@@ -264,7 +268,7 @@ def open_parents(stage: Stage[Any], parents: Mapping[str, Sequence[Path]]) -> Pa
             raise ContractError(f"{stage.name}: needs a parent {role!r} ({spec.kind}): {spec.help}")
         if len(paths) > spec.most:
             raise ContractError(f"{stage.name}: {len(paths)} parents {role!r}, at most {spec.most}")
-        opened[role] = [obtain(Path(path), spec.kind) for path in paths]
+        opened[role] = [obtain(Path(path), spec.kind, not spec.unread) for path in paths]
     return Parents(opened)
 
 
@@ -302,7 +306,7 @@ def _record(
         absent=work.absent,
         environment=Environment(versions=versions() | work.versions, image=os.environ.get(IMAGE_VARIABLE, "")),
         started=started,
-        seconds=seconds,
+        seconds=work.before + seconds,
         ancestors={key: old for _, parent in parents.items() for key, old in parent.record.family().items()},
     )
 

@@ -32,7 +32,7 @@ class RegisterSettings(Settings):
 
 
 PARENTS = {
-    "policy": ParentSpec(Kind.POLICY, help="the candidate"),
+    "policy": ParentSpec(Kind.POLICY, help="the candidate", unread=True),
     "decision": ParentSpec(Kind.DECISION, help="a gate's decision about this very policy"),
 }
 

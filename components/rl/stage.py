@@ -127,7 +127,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
     mixins, arguments = _mixins(settings, parents, plan)
     # Before the config: under ZeRO-3 Transformers spreads whatever is loaded after it, and not every term is gathered
     # again for its forward passes.
-    rewards = reward_arguments(Rollouts(plan.problems, settings, parents, counts))
+    rewards = reward_arguments(Rollouts(plan.problems, settings, parents, counts, bench))
     with trainer_scratch() as scratch:
         config = trainer_config(
             trl_class(f"{settings.variant.trainer}Config"), settings, scratch, **_trl_arguments(settings)
@@ -145,6 +145,7 @@ def run(settings: RLSettings, parents: Parents, out: Path, progress: Progress) -
             out,
             progress,
             counted=counts,
+            judged=bench.served,
             **arguments,
             **rewards,
         )

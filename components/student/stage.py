@@ -44,7 +44,7 @@ def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progre
     """Build the smaller model, copy the weights, check the size, write."""
     from transformers import AutoModelForCausalLM
 
-    from posttrain.training.policy import copy_tokenizer
+    from posttrain.training.policy import SHARD, copy_tokenizer
 
     teacher = parents.one("teacher")
     large = AutoModelForCausalLM.from_pretrained(teacher.path, use_safetensors=True, dtype="auto")
@@ -53,7 +53,7 @@ def run(settings: StudentSettings, parents: Parents, out: Path, progress: Progre
     weights = sliced_weights(large.state_dict(), small.state_dict(), kept)
     _refuse_cut_fused(large.config, large.state_dict(), weights)
     small.load_state_dict(weights)
-    small.save_pretrained(out)
+    small.save_pretrained(out, max_shard_size=SHARD)
     copy_tokenizer(teacher.path, out)
     facts = inspect_policy(out)
     ratio = int(facts["parameters"]) / int(teacher.record.facts["parameters"])

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 RECORD_FILE = "posttrain.json"
@@ -40,14 +40,13 @@ def digest_value(value: Any) -> str:
 
 def content_files(directory: Path) -> list[Path]:
     """The files that make the artifact what it is, sorted by relative path: all but the record, docs and dot-files."""
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.is_file()
-        and path.name != RECORD_FILE
-        and path.suffix not in _NOT_CONTENT_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-    )
+    return sorted(path for path in directory.rglob("*") if path.is_file() and is_content(path.relative_to(directory)))
+
+
+def is_content(path: PurePath) -> bool:
+    """Whether a file of that path within an artifact is a part of what it is."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not (hidden or path.name == RECORD_FILE or path.suffix in _NOT_CONTENT_SUFFIXES)
 
 
 def digest_directory(directory: Path) -> dict[str, str]:

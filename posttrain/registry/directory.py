@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.digests import RECORD_FILE
-from posttrain.storage import publish, read_text, write_text
+from posttrain.storage import read_text, write_text
+from posttrain.storage.references import publish_artifact
 
 
 class Version(BaseModel):
@@ -61,7 +62,8 @@ class DirectoryRegistry:
         A policy that is registered already keeps its version and becomes the champion again.
 
         Raises:
-            StorageError: the store failed; the index is then unchanged.
+            DataError: the policy's files are not as recorded.
+            StorageError: the store failed. The index is then unchanged, as it is after the other.
         """
         index = self.index(model)
         known = next((version for version in index.versions if version.digest == policy.digest), None)
@@ -88,5 +90,5 @@ class DirectoryRegistry:
             if json.loads(left)["digest"] == policy.digest:
                 return number
             number += 1
-        publish(policy.path, self.policy_uri(model, number))
+        publish_artifact(policy, self.policy_uri(model, number))
         return number

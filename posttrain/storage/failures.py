@@ -1,14 +1,18 @@
-"""What went wrong with an object store, in one line with the remedy; credentials appear in none."""
+"""What went wrong with a store, in one line with the remedy; credentials appear in none.
+
+What a retry would meet again is a RefusedError: settings are to be mended. The rest may pass.
+"""
 
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from posttrain.errors import DataError, PosttrainError, StorageError
-from posttrain.storage.retries import Damaged, GaveUp
+from posttrain.errors import DataError, PosttrainError, RefusedError, StorageError
+from posttrain.storage.retries import Damaged, GaveUp, may_pass
 from posttrain.storage.uris import Place
 
 # The code of a refusal → what it means, and what to do.
@@ -22,6 +26,10 @@ _REFUSALS = {
     "RequestTimeTooSkewed": "the clock of this machine is off; set it",
     "PreconditionFailed": "an object was replaced while it was fetched; fetch again",
 }
+_LATER = {  # refused now, and not the next time
+    *("PreconditionFailed", "NoSuchUpload"),  # something changed meanwhile
+    *("QuotaExceeded", "XMinioAdminBucketQuotaExceeded"),  # as a full disk: room can be made
+}
 _SAME = {  # answers to HEAD have no body and so no code; and versitygw has a word of its own
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
@@ -31,6 +39,12 @@ _SAME = {  # answers to HEAD have no body and so no code; and versitygw has a wo
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 
+# What a disk says to what it will never do; the rest, as that it is full or broken, may pass.
+_NEVER = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    errno.ELOOP,
+}
+
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
@@ -38,6 +52,7 @@ def explained(place: Place) -> Iterator[None]:
 
     Raises:
         DataError: there is no such object.
+        RefusedError: what is asked is wrong, or not allowed.
         StorageError: everything else.
     """
     from botocore.exceptions import BotoCoreError, ClientError
@@ -60,6 +75,7 @@ def of_disk(place: str, what: str = "the path") -> Iterator[None]:
         what: there is to check.
 
     Raises:
+        RefusedError: it may not be used so.
         StorageError: it does not do what is asked.
     """
     try:
@@ -68,7 +84,7 @@ def of_disk(place: str, what: str = "the path") -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"{place}: {reason}; check {what}, its owner and its room") from error
+        raise _of_errno(error)(f"{place}: {reason}; check {what}, its owner and its room") from error
 
 
 def absent(error: Exception) -> bool:
@@ -81,20 +97,39 @@ def _as_ours(error: BaseException, place: Place, tried: str = "") -> PosttrainEr
     code = _SAME.get(code, code)
     if code in _ABSENT:
         return DataError(f"{place.uri}: nothing there; check bucket and key")
+    if isinstance(error, OSError) and error.filename:
+        remedy = "free some room" if error.errno == errno.ENOSPC else "check the path and its owner"
+        return _of_errno(error)(f"{error.filename}: {error.strerror}; {remedy} or choose another place")
+    if isinstance(error, Damaged):
+        return StorageError(f"{place.uri}: {error}{tried}; the object, or the way to it, is damaged: send it again")
+    kind = RefusedError if _is_refusal(error, code) else StorageError
     if code in _REFUSALS:
-        return StorageError(f"{place.uri}: {_REFUSALS[code].format(bucket=place.bucket)}{tried}")
+        return kind(f"{place.uri}: {_REFUSALS[code].format(bucket=place.bucket)}{tried}")
     if code in _ELSEWHERE:
         region = _said(error).get("Region", "")
         remedy = f"set AWS_REGION to {region}" if region else "set AWS_REGION to the bucket's"
-        return StorageError(f"{place.uri}: the bucket is in another region than the request was signed for; {remedy}")
-    if isinstance(error, OSError) and error.filename:
-        remedy = "free some room" if error.errno == errno.ENOSPC else "check the path and its owner"
-        return StorageError(f"{error.filename}: {error.strerror}; {remedy} or choose another place")
-    if isinstance(error, Damaged):
-        return StorageError(f"{place.uri}: {error}{tried}; the object, or the way to it, is damaged: send it again")
-    reason = f"{code}: {_said(error).get('Message')}" if code else str(error) or type(error).__name__
+        return kind(f"{place.uri}: the bucket is in another region than the request was signed for; {remedy}")
+    reason = " ".join((f"{code}: {_said(error).get('Message')}" if code else str(error)).split())
     remedy = "check credentials, endpoint (AWS_ENDPOINT_URL) and bucket"
-    return StorageError(f"{place.uri}: {reason.splitlines()[0]}{tried}; {remedy}")
+    return kind(f"{place.uri}: {reason or type(error).__name__}{tried}; {remedy}")
+
+
+def _is_refusal(error: BaseException, code: str) -> bool:
+    """Whether the store would say the same tomorrow, or boto3 would not even ask it."""
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ClientError):
+        return not may_pass(error) and code not in _LATER
+    if isinstance(error, boto.EndpointConnectionError):
+        unknown = getattr(error.kwargs.get("error"), "__cause__", None)
+        return isinstance(unknown, socket.gaierror) and unknown.errno == socket.EAI_NONAME
+    # What hands out credentials may itself be away for a while.
+    asks = (boto.CredentialRetrievalError, boto.MetadataRetrievalError)
+    return isinstance(error, boto.BotoCoreError) and not may_pass(error) and not isinstance(error, asks)
+
+
+def _of_errno(error: OSError) -> type[StorageError]:
+    return RefusedError if error.errno in _NEVER else StorageError
 
 
 def _code(error: BaseException) -> str:

@@ -12,9 +12,11 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
 
+from posttrain.artifacts.digests import digest_files
+from posttrain.artifacts.record import FileEntry
 from posttrain.errors import DataError
 from posttrain.storage.failures import of_disk
-from posttrain.storage.store import PARTIAL, Entry, Source, checked_name
+from posttrain.storage.store import PARTIAL, Entry, Source, Store, checked_name
 
 
 class LocalStore:
@@ -65,9 +67,9 @@ class LocalStore:
     def get(self, files: Mapping[str, Path]) -> None:
         """See `Store`."""
         for name, path in files.items():
-            if not self._path(name).is_file():
-                raise DataError(f"{self.uri}/{name}: no such file")
             with self._errors():
+                if not self._path(name).is_file():
+                    raise DataError(f"{self.uri}/{name}: no such file")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_name(f"{PARTIAL}{path.name}")
                 shutil.copyfile(self._path(name), partial)
@@ -85,6 +87,16 @@ class LocalStore:
                             file.write(piece)
                 _flush(partial)
                 partial.replace(self._path(name))
+
+    def copy(self, source: Store, files: Mapping[str, FileEntry]) -> bool:
+        """See `Store`."""
+        if not isinstance(source, LocalStore):
+            return False
+        self.put({name: source._path(name) for name in files})
+        if digest_files([self._path(name) for name in files]) == [file.sha256 for file in files.values()]:
+            return True
+        self.delete(files)
+        return False
 
     def delete(self, names: Iterable[str]) -> None:
         """See `Store`."""

@@ -118,13 +118,17 @@ def _client(options: S3Options, told: tuple[tuple[str, str], ...], process: int)
         response_checksum_validation="when_required",
         proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
     )
-    made = boto3.session.Session().client(
-        "s3",
-        region_name=options.region or None,
-        endpoint_url=options.endpoint or None,
-        verify=options.ca_bundle or None,
-        config=config,
-    )
+    try:
+        made = boto3.session.Session().client(
+            "s3",
+            region_name=options.region or None,
+            endpoint_url=options.endpoint or None,
+            verify=options.ca_bundle or None,
+            config=config,
+        )
+    except ValueError as error:  # an endpoint or a region that is none
+        reason = _NO_SECRET if "@" in str(error) else f"{error}; give a URL, as https://host:port, and a region's name"
+        raise ConfigError(f"AWS_ENDPOINT_URL, AWS_REGION: {reason}") from None
     if "@" in urlsplit(made.meta.endpoint_url).netloc:
         raise ConfigError(f"AWS_ENDPOINT_URL: {_NO_SECRET}")
     made.meta.events.register("before-parse.*.ListObjectsV2", _read_list)  # by `*` before botocore's own

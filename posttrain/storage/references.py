@@ -23,13 +23,15 @@ from posttrain.artifacts.digests import RECORD_FILE, digest_value
 from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, compare, read_record
 from posttrain.errors import ConfigError, DataError
 from posttrain.storage.cache import cache_from
-from posttrain.storage.exchange import fetch, publish, read_text
+from posttrain.storage.exchange import fetch, publish, read_text, refuse_others, write_text
+from posttrain.storage.store import open_store
 from posttrain.storage.uris import parse
 from posttrain.taxonomy import Kind
 
 STORE_VARIABLE = "POSTTRAIN_STORE"  # a path, file:// or s3://bucket/prefix; empty = everything inline
 INLINE_VARIABLE = "POSTTRAIN_INLINE_BYTES"  # what is smaller than so many bytes stays inline
 _INLINE_BYTES = 256 * 2**20  # seconds of the launcher's time; below that a second place is not worth having
+_MARKER = "store.json"  # put there to see whether anything may be
 _MODELS = (Kind.POLICY, Kind.REWARD_MODEL, Kind.PROCESS_REWARD_MODEL)
 
 
@@ -42,8 +44,11 @@ class Reference(BaseModel):
     uri: str
 
 
-def obtain(path: Path, kind: Kind) -> Artifact:
+def obtain(path: Path, kind: Kind, files: bool = True) -> Artifact:
     """Open and verify the artifact at `path`, its files fetched if it only refers to them.
+
+    Args:
+        files: they are needed; without them the record and the reference are enough.
 
     Raises:
         DataError: it is not whole, here or where its files lie.
@@ -51,9 +56,28 @@ def obtain(path: Path, kind: Kind) -> Artifact:
         StorageError: the store failed or refused.
     """
     record = of_kind(read_record(path), kind, path)
-    if not by_reference(path, record):
+    if not files or not by_reference(path, record):
         return Artifact(path, record)
     return Artifact(_fetched(reference_at(path).uri, record), record)
+
+
+def publish_artifact(artifact: Artifact, uri: str) -> None:
+    """Put an artifact at `uri`, its record last; what lies in the same service is copied there by it.
+
+    Raises:
+        ContractError: something else is there already.
+        DataError: its files are not as recorded.
+        StorageError: the store failed or refused.
+    """
+    path, record = artifact.path, artifact.record
+    if by_reference(path, record):
+        source, target = open_store(reference_at(path).uri), open_store(uri)
+        refuse_others(target, {*record.files, RECORD_FILE})
+        if target.copy(source, record.files):
+            target.put({RECORD_FILE: path / RECORD_FILE})
+            return
+        path = obtain(path, record.kind).path
+    publish(path, uri)
 
 
 def reference_at(path: Path) -> Reference:
@@ -84,6 +108,19 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="posttrain-parents-")
 
 
+def check_store(kind: Kind) -> None:
+    """See that what a stage makes can be handed on, before it is made.
+
+    Raises:
+        ConfigError: the threshold is no number.
+        RefusedError: the store does not exist, or nothing may be put there.
+        StorageError: it failed.
+    """
+    if (store := _store()) and kind in _MODELS:
+        _threshold()
+        write_text(f"{store}/{_MARKER}", '{"format": 1}\n')
+
+
 def hand_on(directory: Path, record: Record) -> str:
     """Move a large model's files to the store, if there is one, and leave a reference; anything else stays as it is.
 
@@ -96,7 +133,7 @@ def hand_on(directory: Path, record: Record) -> str:
         ConfigError: the threshold is no number.
         StorageError: the store failed or refused; the artifact is then as it was.
     """
-    store = os.environ.get(STORE_VARIABLE, "").rstrip("/")
+    store = _store()
     if by_reference(directory, record):  # taken over from an earlier run
         return reference_at(directory).uri
     if not store or record.kind not in _MODELS or record.size < max(1, _threshold()):
@@ -108,6 +145,10 @@ def hand_on(directory: Path, record: Record) -> str:
         publish(directory, uri)
     _replace(directory, record, Reference(uri=uri))
     return uri
+
+
+def _store() -> str:
+    return os.environ.get(STORE_VARIABLE, "").rstrip("/")
 
 
 def _threshold() -> int:

@@ -91,8 +91,10 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, boto.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status >= 500 or status == 429 or error.response["Error"]["Code"] in _PASSING
-    if isinstance(error, PosttrainError | boto.SSLError):
+    if isinstance(error, PosttrainError):
         return False
+    if isinstance(error, boto.SSLError):  # a certificate stays as it is; a server that restarts hangs up
+        return "EOF occurred" in str(error)
     network = (boto.HTTPClientError, boto.ConnectionError, HTTPError, HTTPException, ConnectionError, TimeoutError)
     spoiled = (Damaged, boto.IncompleteReadError, boto.FlexibleChecksumError, ResponseParserError)
     return isinstance(error, network + spoiled)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from posttrain.artifacts.record import FileEntry
 from posttrain.errors import DataError
 from posttrain.storage.options import S3Options, options_from
 from posttrain.storage.uris import Place, parse
@@ -66,6 +67,15 @@ class Store(Protocol):
     def put(self, sources: Mapping[str, Source]) -> None:
         """Send files or pieces in memory to objects, side by side."""
 
+    def copy(self, source: Store, files: Mapping[str, FileEntry]) -> bool:
+        """Have the objects of these names copied here from another store, without their bytes coming by.
+
+        Each copy is compared with its SHA-256, as whoever made it read it.
+
+        Returns:
+            Whether all were; if not, none is left: another service, too large an object, other bytes than recorded.
+        """
+
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""
 
@@ -116,4 +126,6 @@ def checked_name(name: str, uri: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]  # a PurePosixPath takes three times as long
     if name.startswith("/") or ".." in parts or not parts:
         raise DataError(f"{uri}: an object is called {name!r}, which leads out of its directory; rename the object")
+    if path.as_posix() != name:  # 'a//b' and 'a/./b' would be one file with 'a/b'
+        raise DataError(f"{uri}: an object is called {name!r}, which is no path of a file; rename it {path}")
     return name

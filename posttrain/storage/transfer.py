@@ -30,6 +30,9 @@ from posttrain.storage.workers import Workers
 MIB = 1024 * 1024
 SMALLEST, LARGEST = 8 * MIB, 64 * MIB  # of a part
 MOST = 10_000  # parts of an object in S3
+# Bytes a second of an answer that is worth waiting for: so slowly a part takes hours, and 32 connections that share a
+# line of 256 kbit/s are still faster.
+SLOWEST = 1024
 
 
 @dataclass
@@ -148,16 +151,18 @@ class Transfer:
     def _get_some(self, workers: Workers, fetch: _Fetch, file: int, at: int, end: int, value: int) -> tuple[int, int]:
         """As much as one answer gives: how far it came, and the checksum up to there.
 
-        One that only drips is left for another one, which goes on there.
+        A slow one is left for another one, which goes on there; one that only drips has failed.
         """
-        began, block, until = at, buffer(), time.monotonic() + self._longest
+        began, block = at, buffer()
         answer = self._ask("get_object", fetch.key, Range=f"bytes={at}-{end - 1}", IfMatch=fetch.etag)
-        raw = answer["Body"]._raw_stream
+        raw, until = answer["Body"]._raw_stream, time.monotonic() + self._longest
         try:
             while at < end and not workers.retries.stopped and time.monotonic() < until:
-                got = _read(raw, block[: end - at])
+                got = _read(raw, block[: end - at], until)
                 _write(fetch.partial, file, block[:got], at)
                 value, at = checksum(block[:got], value, fetch.kind), at + got
+            if at < end and not workers.retries.stopped and at - began < SLOWEST * self._longest:
+                raise TimeoutError(f"{fetch.key}: {at - began} bytes came in {self._longest:g} s")
         except Damaged:
             raw.close()
             if at == began:
@@ -262,10 +267,19 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _read(raw: Any, block: memoryview) -> int:
-    """Bytes of an answer's body into `block`, by http.client's own `readinto`; urllib3's makes a copy first."""
+def _read(raw: Any, block: memoryview, until: float) -> int:
+    """Fill `block` from an answer's body, or as far as it comes by then.
+
+    By http.client's own `readinto`, since urllib3's makes a copy first. Alone it would wait for all of the block.
+    """
+    body, got = raw._fp, 0
+    if not body.chunked:
+        body.fp.readinto = body.fp.readinto1
     try:
-        got: int = raw._fp.readinto(block)
+        while got < len(block) and (some := body.readinto(block[got:])):
+            got += some
+            if time.monotonic() > until:
+                break
     except (OSError, HTTPException) as error:
         raise Damaged(f"the answer broke off: {error}") from error
     if not got:

@@ -44,4 +44,6 @@ def parse(uri: str) -> Place:
         )
     if not bucket or not key.strip("/"):
         raise ConfigError(f"{uri}: give a bucket and a key, s3://bucket/key")
+    if {".", ".."} & set(key.split("/")):
+        raise ConfigError(f"{uri}: '.' and '..' mean nothing in a key; write it out")
     return Place(uri, "s3", key.strip("/"), bucket)

@@ -52,6 +52,7 @@ class Run:
     settings: TrainSettings
     identity: Identity
     counts: Counter[str] = field(default_factory=Counter)
+    before: float = 0.0  # seconds for which others trained what this process went on from
 
     def train(self, trainer: Any, init: Artifact, progress: Progress) -> None:
         """Train to the end, from the last checkpoint if there is one.
@@ -60,7 +61,6 @@ class Run:
             trainer: with `ResumesExactly`.
 
         Raises:
-            ConfigError: something else lies at `checkpoint_uri`.
             ContractError: `resume=must`, and there is nothing to go on from.
             Preempted: the process was told to end; everything it did is kept.
             FencedError: another process keeps this run now.
@@ -69,7 +69,6 @@ class Run:
         group = Group()
         place, checkpoints = self._opened()
         if is_main():
-            mark(open_store(self.settings.checkpoint_uri))
             checkpoints.claim()
         with tempfile.TemporaryDirectory(prefix="posttrain-resume-") as scratch:
             found = self._fetched(checkpoints, Path(scratch), group, progress)
@@ -87,6 +86,7 @@ class Run:
             finally:
                 saver.wait(_GRACE)
                 self.counts.update(saver.counts)
+                self.before = saver.before
         if saver.stopped_at is not None:
             raise Preempted(
                 f"told to end after step {saver.stopped_at} of {trainer.state.max_steps}: all of them are kept in "
@@ -157,6 +157,18 @@ class Run:
                 last[place] = entry.name
         read = {place: store.read(name) for place, name in last.items()}
         return {place: decoded(content, place).identity for place, content in read.items() if content}
+
+
+def check_place(settings: TrainSettings) -> None:
+    """See that checkpoints can be kept where the settings say, if they do, before anything is loaded.
+
+    Raises:
+        ConfigError: something else lies there.
+        RefusedError: there is no such place, or no right to it.
+        StorageError: the store failed for too long.
+    """
+    if settings.checkpoint_uri:
+        mark(open_store(settings.checkpoint_uri))
 
 
 @contextmanager

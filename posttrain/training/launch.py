@@ -69,6 +69,7 @@ def run_work(stage: Stage[AnySettings], settings: AnySettings, parents: Parents,
     if not isinstance(settings, TrainSettings):
         return stage.run(settings, parents, out, progress)
     refuse_impossible(settings)
+    keeping.check_place(settings)
     size = processes_in_all(settings)
     grouped = size > 1
     work = _in_group(stage, settings, parents, out) if grouped else _kept(stage, settings, parents, out, progress)
@@ -80,7 +81,9 @@ def _kept(stage: Stage[Any], settings: TrainSettings, parents: Parents, out: Pat
     """The stage's work in this process, its training kept where the settings say."""
     with keeping.kept(stage, settings, parents) as run:
         work = stage.run(settings, parents, out, progress)
-    work.counts |= run.counts if run else {}
+    if run:
+        work.counts |= run.counts
+        work.before = run.before
     return work
 
 

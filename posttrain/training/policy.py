@@ -14,6 +14,8 @@ from posttrain.errors import PolicyError
 from posttrain.training.ranks import is_main, is_spread, whole_weights
 from posttrain.training.settings import TrainSettings
 
+# Bytes of a file of weights: S3 copies up to 5 GiB by one request, and files are hashed and sent side by side.
+SHARD = 4 * 2**30
 # What belongs to a policy's weights; everything else is the parent's, byte for byte.
 _WRITTEN = ("config.json", "model.safetensors.index.json", "posttrain.json")
 
@@ -55,7 +57,7 @@ def save_policy(model: Any, init: Artifact, out: Path, own_config: Sequence[str]
     fingerprint: dict[str, str | int | float] = {}
     if is_main():
         _refuse_diverged(weights)
-        model.save_pretrained(out, state_dict=weights if spread else None)
+        model.save_pretrained(out, state_dict=weights if spread else None, max_shard_size=SHARD)
         _keep_config(init.path, out, own_config)
         # A parent without one ends its answers as its config says; Transformers' would be the trainer's opinion.
         (out / "generation_config.json").unlink(missing_ok=True)

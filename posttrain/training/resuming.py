@@ -44,11 +44,12 @@ class ResumesExactly:
         # TRL's: batches that are trained on again, what goes into the next log, and what adapts
         *("_step", "_buffered_inputs", "_metrics", "_stored_metrics", "_logs", "_total_train_tokens"),
         *("_pending_metrics", "_pending_extra_logs", "entropy_coef", "_last_world_entropy"),
-        # the stage's own counter, and a reference that follows the policy
-        *("counted", "_moving_reference"),
+        # what the stage, its verifiers and its saves count, and a reference that follows the policy
+        *("counted", "judged", "_saves", "_moving_reference"),
     )
     saver: Any = None
     counted: Any = None
+    judged: Any = None
     _resumed = False
     _saved_after = -1
 
@@ -125,6 +126,14 @@ class ResumesExactly:
         """The reference of the KL term, where TRL moves it towards the policy."""
         moves = getattr(self.args, "sync_ref_model", False)  # type: ignore[attr-defined]
         return self.accelerator.unwrap_model(self.ref_model) if moves else None  # type: ignore[attr-defined]
+
+    @property
+    def _saves(self) -> dict[str, Any]:
+        return self.saver.tally()
+
+    @_saves.setter
+    def _saves(self, tally: dict[str, Any]) -> None:
+        self.saver.go_on(tally)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Called when everything is built and nothing has begun: all is restored here, and by no other of these."""

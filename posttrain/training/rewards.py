@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -53,6 +53,7 @@ class Rollouts:
     settings: Any  # RewardSettings, and the stage's max_new_tokens
     parents: Parents
     counts: Counter[str]
+    bench: verifiers.Bench = field(default_factory=verifiers.Bench)  # of the verifiers that problems name
 
     @property
     def conversational(self) -> bool:
@@ -78,6 +79,7 @@ def verifier(rollouts: Rollouts) -> Source:
             prompt = last_text(asked.prompt)
             asks.append(verifiers.Ask(last_text(completion), asked.verifier, asked.reference, prompt))
         scored = [verdict.score for verdict in verifiers.verify_all(asks)]
+        rollouts.bench.look()
         rollouts.counts["rollouts"] += len(scored)
         rollouts.counts["unscorable"] += sum(score is None for score in scored)
         return scored

@@ -42,8 +42,8 @@ def train(
         trainer_class: a TRL trainer, for example `trl.SFTTrainer`.
         config: its config.
         dataset: a `datasets.Dataset` in a shape that the trainer takes.
-        more: the trainer's own arguments, as `reward_funcs` or `teacher_model`; and `counted`, what the stage itself
-            counts while it trains, which is kept with the run.
+        more: the trainer's own arguments, as `reward_funcs` or `teacher_model`; and `counted` and `judged`, what the
+            stage itself and its verifiers count while it trains, which is kept with the run.
 
     Returns:
         The trainer, and the work with the policy's fingerprint, its curves and its last metrics.
@@ -64,6 +64,7 @@ def fit(
     init: Artifact,
     progress: Progress,
     counted: Counter[str] | None = None,
+    judged: dict[str, Counter[str]] | None = None,
     **more: Any,
 ) -> tuple[Any, Work]:
     """As `train`, but what was trained is left in the trainer: for what is not a policy."""
@@ -90,7 +91,7 @@ def fit(
     except ValueError as error:  # how TRL refuses arguments that do not go together
         raise ConfigError(f"{trainer_class.__name__}: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
-    trainer.counted = counted
+    trainer.counted, trainer.judged = counted, judged
     with tracked(config.report_to):
         if run:
             run.train(trainer, init, progress)

@@ -2,8 +2,9 @@
 
 A save is due every so many steps or seconds, and at the end. There is never more than one under way: one that is due
 meanwhile waits for the next step, and is counted; one by time so late that the end's would wait for it is left out. A
-store that fails is warned of and counted, and training goes on, unless nothing could be kept for long. Whoever ends the
-run by SIGTERM gets it kept first.
+store that fails is warned of and counted, and training goes on, unless nothing could be kept for long. A refusal counts
+as a fault, too: what was allowed when the run began may be so again, with the new key that the next pod gets. Whoever
+ends the run by SIGTERM gets it kept first.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Saver:
     ) -> None:
         from posttrain.training.snapshot import HostCopies
 
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of the run, whoever began it
+        self.before = 0.0  # seconds for which others trained what this one goes on from
         self.waited = 0.0  # seconds that training waited
         self.stopped_at: int | None = None
         self._checkpoints, self._cadence, self._world = checkpoints, cadence, world
@@ -68,14 +70,23 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._reserving: threading.Thread | None = None  # of the memory for the copies, after the first step
         self._error: Exception | None = None
-        self._committed = self._saved = time.monotonic()  # when a save last succeeded, and last began
-        self._late = False
         self._began, self._steps = time.monotonic(), 0  # of this process
+        self._committed = self._saved = self._began  # when a save last succeeded, and last began
         self._took = 0.0  # seconds from a save's begin to its commit, the last time
+        self._late = self._swept = False
 
     def tell_to_end(self, *signal_and_frame: Any) -> None:
         """Have the run kept and ended after the step that it is at."""
         self._told_to_end.set()
+
+    def tally(self) -> dict[str, Any]:
+        """What the run counts, from the view of the checkpoint that is about to be made."""
+        seconds = self.before + time.monotonic() - self._began
+        return {"counts": self.counts + Counter(checkpoints=1), "seconds": seconds}
+
+    def go_on(self, tally: dict[str, Any]) -> None:
+        """Count on from what a checkpoint holds."""
+        self.counts, self.before = Counter(tally["counts"]), tally["seconds"]
 
     def between_steps(self, trainer: Any) -> None:
         """Called after each step of the trainer: decides, together with the other processes, and saves.
@@ -116,7 +127,7 @@ class Saver:
         self.wait()
         self._raise_lasting()
         if self._error and self.stopped_at is not None:
-            raise self._error
+            raise StorageError(str(self._error)) from self._error
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the save under way."""
@@ -184,8 +195,9 @@ class Saver:
         self._checkpoints.commit(step, refs, metrics, self._world)
         try:
             self._checkpoints.prune()
-            if not self.counts["checkpoints"]:
+            if not self._swept:
                 self._checkpoints.sweep()
+                self._swept = True
         except StorageError as error:  # what should have gone is still there, and the next time goes
             self._progress.say(f"old checkpoints could not be removed: {error}")
 

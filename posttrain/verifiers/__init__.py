@@ -140,12 +140,16 @@ def _width(name: str) -> int:
 
 
 class Bench:
-    """The verifiers of a stage: who will decide, known before anything is made, and who did."""
+    """The verifiers of a stage: who will decide, known before anything is made, and who did.
+
+    `served` counts, of each verifier with an identity, what decided for this stage until `look` was last called.
+    """
 
     def __init__(self, verifiers: Iterable[str] = ()) -> None:
         self._identities: dict[str, str] = {}
         """Of each verifier what decides, beyond its name; empty for most."""
-        self._before: dict[str, Counter[str]] = {}
+        self._seen: dict[str, Counter[str]] = {}
+        self.served: dict[str, Counter[str]] = {}
         for name in verifiers:
             self.add(name)
 
@@ -158,7 +162,15 @@ class Bench:
         if name not in self._identities:
             identity = getattr(_find(name), "identity", None)
             self._identities[name] = identity() if identity else ""
-            self._before[name] = _served(name)
+            if self._identities[name]:
+                self._seen[name], self.served[name] = _served(name), Counter()
+
+    def look(self) -> None:
+        """Count what has been decided since the last look."""
+        for name, tally in self.served.items():
+            now = _served(name)
+            tally.update(now - self._seen[name])
+            self._seen[name] = now
 
     @property
     def names(self) -> str:
@@ -172,11 +184,11 @@ class Bench:
         Args:
             in_all: adds up what several processes counted.
         """
+        self.look()
         told = {"verifiers": self.names}
-        for name, identity in self._identities.items():
-            if identity:
-                times = sorted(in_all(_served(name) - self._before[name]).items())
-                told[name] = f"{identity}; served by {', '.join(f'{one} ({n})' for one, n in times) or 'nobody'}"
+        for name, tally in self.served.items():
+            times = ", ".join(f"{one} ({n})" for one, n in sorted(in_all(tally).items()))
+            told[name] = f"{self._identities[name]}; served by {times or 'nobody'}"
         return told
 
 

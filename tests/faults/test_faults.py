@@ -9,6 +9,7 @@ import pytest
 from posttrain.errors import RETRYABLE, StorageError
 from posttrain.storage.retries import Retries, Stopped
 from posttrain.storage.store import Store, open_store
+from posttrain.storage.transfer import SLOWEST
 from tests.disk import small_disk
 from tests.faults.drill import OPERATIONS, Drill
 from tests.faults.proxy import AFTER, Plan, Proxy, proxy
@@ -114,6 +115,23 @@ def test_what_never_heals_ends_in_one_line_within_the_budget(kind, s3, broken, t
         assert time.monotonic() - started < 30  # half of what the line is silent for
     assert not list(tmp_path.iterdir())
     assert s3.stored() == ["drill/a"]
+
+
+def test_a_line_that_drips_has_failed_and_a_slow_one_has_not(s3, broken, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_S3_PATIENCE", "0.5")
+    s3.put("drill/a", b"x" * 3000)
+    broken.follow(Plan(rate=1, kinds=("dripped",), drip=3 * SLOWEST))
+    opened().get({"a": tmp_path / "a"})
+    assert (tmp_path / "a").read_bytes() == b"x" * 3000
+    assert broken.counts().total() > 1  # each answer went on where the one before was left
+    broken.follow(Plan(rate=1, kinds=("dripped",), drip=SLOWEST / 2))
+    with pytest.raises(StorageError, match=r"a: \d+ bytes came in 0.3 s \(tried \d times") as error:
+        opened().get({"a": tmp_path / "b"})
+    assert error.value.exit_code == RETRYABLE and not (tmp_path / "b").exists()
+    broken.follow(Plan(bandwidth=SLOWEST / 2))
+    with pytest.raises(StorageError, match=r"tried \d times") as error:
+        opened().put({"b": [memoryview(bytes(9 << 20))], "c": [memoryview(bytes(3000))]})
+    assert error.value.exit_code == RETRYABLE and s3.stored() == ["drill/a"]
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(s3, broken, small_disk):

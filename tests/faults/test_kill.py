@@ -18,7 +18,7 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     made(tmp_path / "home")
     command = [sys.executable, "-m", "tests.faults.killing", str(tmp_path / "home"), ",".join(JOBS)]
     ran = subprocess.run(
-        [*command, str(tmp_path / "place"), "1", "4"],
+        [*command, str(tmp_path / "place"), str(tmp_path / "kept"), "1", "4"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -1,10 +1,15 @@
 """What a real server refuses, and what is damaged there, is said in one line with the remedy."""
 
+import errno
+import socket
+import threading
+
 import pytest
 from botocore.exceptions import ClientError
 
-from posttrain.errors import DataError, StorageError
+from posttrain.errors import RETRYABLE, USER_ERROR, ConfigError, RefusedError, StorageError
 from posttrain.storage import fetch, publish
+from posttrain.storage.failures import of_disk
 from posttrain.storage.options import S3Options
 from posttrain.storage.s3 import S3Store
 from posttrain.storage.store import open_store
@@ -27,13 +32,14 @@ USES = {
 }
 
 
-def all_say(what, uri, options, path):
-    """Every use of the store ends in one line with this in it, and with no secret."""
+def all_say(what, uri, options, path, code=USER_ERROR):
+    """Every use of the store ends with the code and one line with this in it, and with no secret."""
     for use in USES.values():
         with pytest.raises(StorageError) as raised:
             use(open_store(uri, options), path)
         line = str(raised.value)
         assert line.startswith(uri) and "\n" not in line and what in line
+        assert raised.value.exit_code == code
         assert SECRET not in line and "guest-secret" not in line
 
 
@@ -92,7 +98,65 @@ def test_another_region_is_named_where_it_cannot_be_followed(s3, tmp_path, monke
 
 def test_a_server_that_is_not_there_is_named(s3, tmp_path):
     away = OPTIONS.model_copy(update={"endpoint": "http://127.0.0.1:9"})
-    all_say("(tried 1 times in 0 s); check credentials, endpoint (AWS_ENDPOINT_URL) and bucket", URI, away, tmp_path)
+    what = "(tried 1 times in 0 s); check credentials, endpoint (AWS_ENDPOINT_URL) and bucket"
+    all_say(what, URI, away, tmp_path, RETRYABLE)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "what"),
+    [
+        ("minio:9000", "Invalid endpoint: minio:9000; give a URL"),
+        ("http://me:hidden@a b", "credentials do not belong in the endpoint"),
+        ("https", "WRONG_VERSION_NUMBER"),
+        ("ftp://host", "was not a valid URI"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_named(s3, monkeypatch, endpoint, what):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url.replace("http", "https") if endpoint == "https" else endpoint)
+    with pytest.raises((ConfigError, RefusedError), match=what) as raised:
+        open_store(URI, OPTIONS).read("a")
+    assert "hidden" not in str(raised.value) and raised.value.exit_code == USER_ERROR
+
+
+@pytest.mark.parametrize(("errno", "code"), [(socket.EAI_NONAME, USER_ERROR), (socket.EAI_AGAIN, RETRYABLE)])
+def test_a_host_that_nobody_knows_is_told_from_a_name_server_that_is_away(s3, monkeypatch, errno, code):
+    def getaddrinfo(*_, **__):
+        raise socket.gaierror(errno, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(StorageError, match="tried 1 times") as raised:
+        open_store(URI, OPTIONS.model_copy(update={"endpoint": "http://no-such-host.invalid"})).read("a")
+    assert raised.value.exit_code == code
+
+
+def test_a_server_that_hangs_up_is_asked_again(s3):
+    """As one that restarts does in the middle of TLS's greeting."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)], daemon=True).start()
+        options = OPTIONS.model_copy(update={"endpoint": f"https://127.0.0.1:{listener.getsockname()[1]}"})
+        with pytest.raises(StorageError, match="tried") as raised:
+            open_store(URI, options).read("a")
+    assert raised.value.exit_code == RETRYABLE
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EACCES, USER_ERROR), (errno.ENOTDIR, USER_ERROR), (errno.EROFS, USER_ERROR), (errno.ENOSPC, RETRYABLE)],
+)
+def test_what_a_disk_never_does_is_told_from_what_may_pass(number, code):
+    with pytest.raises(StorageError, match="check the path, its owner and its room") as raised, of_disk("/place"):
+        raise OSError(number, "no")
+    assert raised.value.exit_code == code
+
+
+def test_a_path_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "model").mkdir()
+    uri = f"file://{tmp_path}/file/below"
+    acts = [lambda: publish(tmp_path / "model", uri), lambda: open_store(uri).write("a", b"")]
+    for act in acts:
+        with pytest.raises(RefusedError, match="check the path, its owner and its room"):
+            act()
 
 
 @pytest.mark.parametrize("size", [1000, 9 * 2**20])
@@ -116,15 +180,3 @@ def test_a_link_to_a_file_is_published_as_the_file(s3, tmp_path):
         publish(tmp_path / "model", uri)
         assert (fetch(uri, tmp_path / "scratch") / "model.safetensors").read_bytes() == b"weights"
     assert not (tmp_path / "published" / "model.safetensors").is_symlink()
-
-
-@pytest.mark.parametrize("to", ["folder", "nothing"])
-def test_other_links_are_refused_before_anything_is_sent(s3, tmp_path, to):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "model" / "a").write_bytes(b"a")
-    (tmp_path / "model" / "link").symlink_to(tmp_path / to)
-    for uri in (URI, str(tmp_path / "published")):
-        with pytest.raises(DataError, match="link: a link to a directory or to nothing cannot be published; put the"):
-            publish(tmp_path / "model", uri)
-    assert not s3.stored() and not (tmp_path / "published").exists()

@@ -16,8 +16,10 @@ from posttrain.cli.show import show_lineage
 from posttrain.errors import ConfigError, ContractError, DataError, StorageError
 from posttrain.registry.directory import DirectoryRegistry
 from posttrain.stage import execute
+from posttrain.storage import fetch
 from posttrain.storage.cache import DIRECTORY
 from posttrain.storage.references import INLINE_VARIABLE, STORE_VARIABLE, hand_on, obtain, reference_at
+from posttrain.storage.store import open_store
 from posttrain.taxonomy import Kind
 from tests.components.test_task import Fake
 from tests.made import based, prepared, problem
@@ -88,6 +90,45 @@ def test_lineage_and_registry_cope(store, model, tmp_path, capsys):
     assert read_record(again) == record
 
 
+def registered(path, uri):
+    """What register does with a policy by reference, and where that then lies."""
+    policy, registry = obtain(path, Kind.POLICY, files=False), DirectoryRegistry(uri)
+    version = registry.register("model", policy, policy, datetime.now(UTC))
+    return registry.policy_uri("model", version.version)
+
+
+def test_the_store_itself_copies_what_is_registered(store, model, tmp_path, monkeypatch):
+    assert load_stage("register").parents["policy"].unread
+    record = handed_on(tmp_path / "policy", model)
+    with monkeypatch.context() as patched:
+        for name in ("fetch", "publish"):
+            patched.setattr(f"posttrain.storage.references.{name}", lambda *_: pytest.fail("the bytes came by"))
+        there = registered(tmp_path / "policy", f"{store}/registry")
+    fetched = fetch(there, tmp_path / "fetched")
+    assert (read_record(fetched), names(fetched)) == (record, sorted([*record.files, "posttrain.json"]))
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+@pytest.mark.parametrize("why", ["elsewhere", "large", "silent"])
+def test_what_the_store_does_not_copy_is_fetched_and_sent(store, model, tmp_path, monkeypatch, why):
+    record = handed_on(tmp_path / "policy", model)
+    if why == "large":
+        monkeypatch.setattr("posttrain.storage.s3._COPIED", 1000)
+    elif why == "silent":  # about what it wrote
+        monkeypatch.setattr("posttrain.storage.s3.S3Store._copied", lambda *_: "")
+    there = registered(tmp_path / "policy", str(tmp_path / "registry") if why == "elsewhere" else f"{store}/registry")
+    assert read_record(fetch(there, tmp_path / "fetched")) == record
+
+
+def test_what_was_changed_in_the_store_is_not_registered(store, model, tmp_path):
+    record = handed_on(tmp_path / "policy", model)
+    there = open_store(reference_at(tmp_path / "policy").uri)
+    there.write("config.json", b"{" + b" " * (record.files["config.json"].size - 1))
+    with pytest.raises(DataError, match=r"config\.json: content differs from its recorded SHA-256"):
+        registered(tmp_path / "policy", f"{store}/registry")
+    assert not list(open_store(f"{store}/registry").list())
+
+
 def test_a_recalled_reference_brings_its_files(store, model, tmp_path):
     record = handed_on(tmp_path / "policy", model)
     execute(load_stage("recall"), {}, {"uri": str(tmp_path / "policy"), "kind": "policy"}, tmp_path / "again")
@@ -107,7 +148,7 @@ def test_what_is_not_as_recorded_is_refused(tmp_path, model, monkeypatch, change
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
     monkeypatch.setenv(INLINE_VARIABLE, "1000")
     handed_on(tmp_path / "policy", model)
-    (there,) = (tmp_path / "store").iterdir()
+    (there,) = (tmp_path / "store").glob("policy-*")
     weights = there / "model.safetensors"
     if change == "lost":
         shutil.rmtree(there)

@@ -92,8 +92,10 @@ def test_a_run_that_died_before_the_index_is_taken_over_by_its_retry(registry, t
 
 def test_the_retry_alone_finds_its_own_version(registry, policies, passed, monkeypatch):
     published = []
-    original = directory.publish
-    monkeypatch.setattr(directory, "publish", lambda path, uri: (published.append(uri), original(path, uri)))
+    original = directory.publish_artifact
+    monkeypatch.setattr(
+        directory, "publish_artifact", lambda policy, uri: (published.append(uri), original(policy, uri))
+    )
     with monkeypatch.context() as patched:
         patched.setattr(directory, "write_text", lambda uri, text: None)
         registry.register("student", policies[0], passed, WHEN)
@@ -108,7 +110,7 @@ def test_a_failed_upload_leaves_the_index_alone(registry, policies, passed, monk
     def fails(path, uri):
         raise StorageError("gone")
 
-    monkeypatch.setattr(directory, "publish", fails)
+    monkeypatch.setattr(directory, "publish_artifact", fails)
     with pytest.raises(StorageError):
         registry.register("student", policies[1], passed, WHEN)
     assert registry.index("student") == before

@@ -90,8 +90,8 @@ def test_one_part_that_fails_ends_all_and_leaves_no_upload(store, s3, monkeypatc
 def test_bytes_that_change_on_the_way_are_fetched_again(store, tmp_path, monkeypatch):
     content, read, spoiled = os.urandom(11 * MIB), transfer._read, []
 
-    def flips(raw, block):
-        got = read(raw, block)
+    def flips(raw, block, until):
+        got = read(raw, block, until)
         if len(spoiled) < 2:
             spoiled.append(block[0])
             block[0] ^= 1
@@ -114,11 +114,11 @@ def test_a_damaged_object_is_never_taken_for_whole(store, s3, tmp_path, monkeypa
 def test_an_answer_that_breaks_off_is_gone_on_with(store, tmp_path, monkeypatch):
     content, read, calls = os.urandom(11 * MIB), transfer._read, []
 
-    def breaks(raw, block):
+    def breaks(raw, block, until):
         calls.append(1)
         if len(calls) % 3 == 0:
             raise Damaged("the answer ended early")
-        return read(raw, block)
+        return read(raw, block, until)
 
     store.put({"file": [memoryview(content)]})
     monkeypatch.setattr(transfer, "_read", breaks)

@@ -12,10 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posttrain.errors import ConfigError, ContractError, FencedError, StorageError
+from posttrain.errors import (
+    RETRYABLE,
+    USER_ERROR,
+    ConfigError,
+    ContractError,
+    FencedError,
+    RefusedError,
+    StorageError,
+)
 from posttrain.progress import Silence
 from posttrain.settings import parse_settings
 from posttrain.storage.manifest import World
+from posttrain.storage.references import STORE_VARIABLE
+from posttrain.training import launch
 from posttrain.training.plain import packed, unpacked
 from posttrain.training.ranks import Group
 from posttrain.training.saving import Cadence, Saver
@@ -110,7 +120,7 @@ def test_a_save_that_the_last_one_would_wait_for_is_left_out() -> None:
 
 
 def test_what_is_told_to_end_is_kept_or_says_that_it_was_not() -> None:
-    for error in (None, StorageError("gone")):
+    for error in (None, StorageError("gone"), RefusedError("gone")):
         store, trainer = Memory(), Trainer()
         saver = saver_of(store, steps=50)
         trainer.step(saver)
@@ -119,8 +129,9 @@ def test_what_is_told_to_end_is_kept_or_says_that_it_was_not() -> None:
         trainer.step(saver)
         assert trainer.control.should_training_stop and saver.stopped_at == 2
         if error:
-            with pytest.raises(StorageError, match="gone"):
+            with pytest.raises(StorageError, match="gone") as raised:
                 saver.finish()
+            assert raised.value.exit_code == RETRYABLE  # the key was right when the run began; the next pod's may be
         else:
             saver.finish()
             assert list(store.steps) == [2]
@@ -170,13 +181,35 @@ def test_settings_of_checkpoints_are_no_parameters_and_no_sharded_state_is_kept(
         parse_settings(TrainSettings, {"checkpoint_uri": "k", "strategy": "fsdp"}, "sft")
 
 
-def test_damage_is_passed_over_and_another_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    init = base(tmp_path / "init", "llama")
-    data = prepared(tmp_path / "data", answered(SUMS), "trajectories")
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("parents")
+    return {"init": base(home / "init", "llama"), "data": prepared(home / "data", answered(SUMS), "trajectories")}
+
+
+@pytest.mark.parametrize("where", ["checkpoint_uri", STORE_VARIABLE])
+def test_a_wrong_place_is_told_before_anything_is_loaded(
+    where: str, parents: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_kept", lambda *_: pytest.fail("trained"))
+    wrong = f"{parents['data']}.jsonl/kept"
+    monkeypatch.setenv(STORE_VARIABLE, wrong)
+    settings = {}
+    if where == "checkpoint_uri":
+        monkeypatch.delenv(STORE_VARIABLE)
+        settings["checkpoint_uri"] = wrong
+    with pytest.raises(RefusedError, match="check the path, its owner") as raised:
+        run("sft", tmp_path / "policy", settings, **parents)
+    assert raised.value.exit_code == USER_ERROR
+
+
+def test_damage_is_passed_over_and_another_run_is_named(
+    parents: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"max_steps": 2, "batch_size": 4, "checkpoint_uri": str(tmp_path / "kept"), "keep_last": 5}
 
     def ran(name: str, **more: Any) -> Path:
-        return run("sft", tmp_path / name, settings | more, init=init, data=data)
+        return run("sft", tmp_path / name, settings | more, **parents)
 
     with pytest.raises(ContractError, match=r"resume=must, but there is no whole checkpoint .* holds no run"):
         ran("refused", resume="must")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from posttrain.errors import Preempted
 from posttrain.training.callbacks import Listener
-from tests.training.jobs import record, run, same_weights
+from posttrain.training.saving import Saver
+from posttrain.verifiers.endpoint import PREFIX
+from tests.training.jobs import SUMS, prepared, record, run, same_weights
 from tests.training.kept_jobs import JOBS, job, made
+from tests.verifiers.judging import MODEL, serving
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +53,36 @@ def test_it_goes_on_exactly(home: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert not ends and same_weights(alone, again)
     once, twice = record(alone), record(again)
     assert once.digest == twice.digest and once.parameters == twice.parameters
-    assert (once.curves, once.trace) == (twice.curves, twice.trace)
-    assert twice.counts == once.counts | {"checkpoints": 1, "resumed_from_step": 5}
+    for told in ("curves", "trace", "facts", "metrics"):
+        assert getattr(once, told) == getattr(twice, told)
+    assert twice.counts == once.counts | {"checkpoints": 3, "resumed_from_step": 5}
+
+
+def test_who_judged_is_counted_on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row | {"verifier": "judge", "reference": {"criteria": "1"}} for row in SUMS]
+    problems = prepared(tmp_path / "problems", rows, "problems")
+    _, settings, parents = job(home, "grpo")
+    kept = settings | {"checkpoint_uri": str(tmp_path / "kept"), "checkpoint_steps": 100}
+    with serving() as server:
+        for name, value in {"URL": server.url, "MODEL": MODEL, "CACHE": str(tmp_path / "cache")}.items():
+            monkeypatch.setenv(PREFIX + name, value)
+        alone = run("rl", tmp_path / "alone", settings, **parents | {"problems": problems})
+        end_after(monkeypatch, {3})
+        with pytest.raises(Preempted):
+            run("rl", tmp_path / "ended", kept, **parents | {"problems": problems})
+        again = run("rl", tmp_path / "again", kept, **parents | {"problems": problems})
+    assert re.search(r"served by .* \(\d+\)", record(alone).facts["judge"])
+    assert record(alone).facts == record(again).facts
+
+
+def test_what_a_run_took_is_counted_on(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, settings, parents = job(home, "sft")
+    kept = settings | {"checkpoint_uri": str(tmp_path / "kept"), "checkpoint_steps": 100}
+    end_after(monkeypatch, {3})
+    monkeypatch.setattr(Saver, "tally", lambda self: {"counts": {}, "seconds": 1000.0})
+    with pytest.raises(Preempted):
+        run(stage, tmp_path / "ended", kept, **parents)
+    assert record(run(stage, tmp_path / "again", kept, **parents)).seconds > 1000
 
 
 @pytest.mark.parametrize("name", ["sft", "grpo"])

@@ -10,11 +10,11 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from posttrain.artifacts.artifact import Artifact
-from posttrain.training import arguments, launch
+from posttrain.training import arguments, launch, policy
 from posttrain.training.hardware import quantized
 from posttrain.training.policy import lora_config, merged_into, save_policy
 from posttrain.training.settings import TrainSettings
-from tests.training.jobs import BRIEF, SUMS, answered, base, prepared, record, run, weights
+from tests.training.jobs import BRIEF, SUMS, answered, base, prepared, record, run, same_weights, weights
 
 ADAPTERS = TrainSettings(lora_rank=4, lora_alpha=8)
 
@@ -41,6 +41,21 @@ def test_a_merge_into_the_parent_is_the_merge(tmp_path: Path, task: str) -> None
     in_place = model.merge_and_unload().state_dict()
     assert apart.keys() == in_place.keys()
     assert all(torch.equal(apart[name], in_place[name]) for name in apart)
+
+
+def test_large_weights_are_written_in_files_that_a_store_can_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = Artifact(base(tmp_path / "init", "llama"), record(tmp_path / "init"))
+    model = AutoModelForCausalLM.from_pretrained(init.path)
+    save_policy(model, init, tmp_path / "one")
+    monkeypatch.setattr(policy, "SHARD", 50_000)
+    (tmp_path / "many").mkdir()
+    save_policy(model, Artifact(tmp_path / "one", init.record), tmp_path / "many")
+    assert len(list((tmp_path / "many").glob("model-*.safetensors"))) > 1
+    assert same_weights(tmp_path / "one", tmp_path / "many")
+    save_policy(AutoModelForCausalLM.from_pretrained(tmp_path / "many"), init, tmp_path / "again")
+    assert same_weights(tmp_path / "one", tmp_path / "again")
 
 
 def test_a_quantised_models_adapters_meet_unrounded_weights(tmp_path: Path) -> None:
