@@ -95,13 +95,19 @@ def _dict(items: list[Any], tensors: Mapping[str, Tensor], kept: Any, device: An
 def own_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     """A module's state by name; what is tied is there once, under its first name, as in Hugging Face's files."""
     named: dict[str, Tensor] = {}
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[Any] = set()
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in module.state_dict().items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if place not in seen or not tensor.numel():
+        # ZeRO-3's are empty here, so that only the parameters themselves tell which are tied.
+        place = id(parameters[name]) if name in parameters else _place(tensor) if tensor.numel() else name
+        if place not in seen:
             named[name] = tensor
             seen.add(place)
     return named
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def restore_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
