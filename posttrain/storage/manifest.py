@@ -51,7 +51,7 @@ class World(BaseModel):
     def unlike(self, other: World) -> str:
         """How other processes differ from these: `4 processes instead of 2`; nothing if all are dealt alike."""
         if self.size != other.size:
-            return f"{self.size} processes instead of {other.size}"
+            return f"{self.size} process{'es' * (self.size > 1)} instead of {other.size}"
         mine, theirs = (self.batch_size, self.accumulation), (other.batch_size, other.accumulation)
         return "" if mine == theirs else "batch_size × accumulation = {} × {} instead of {} × {}".format(*mine, *theirs)
 

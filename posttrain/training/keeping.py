@@ -60,7 +60,7 @@ class Run:
 
         Raises:
             ConfigError: something else lies at `checkpoint_uri`.
-            ContractError: `resume=must`, and there is nothing to go on from.
+            ContractError: `resume=must`, and there is nothing to go on from; or nothing that these processes can.
             Preempted: the process was told to end; everything it did is kept.
             FencedError: another process keeps this run now.
             StorageError: the store failed for too long.
@@ -126,13 +126,15 @@ class Run:
         One that is damaged, or that they cannot go on from, is named, and passed over.
         """
         looks = is_main() and self.settings.resume != "never"
+        if looks:
+            self._refuse_unfit(checkpoints.manifests())
         manifest = group.first(checkpoints.newest() if looks else None)
         while manifest:
             for skipped in checkpoints.skipped:
                 progress.say(f"{skipped}; trying the one before it")
             directory = _of_node(scratch / str(manifest.step), group)
             unlike = self._world.unlike(manifest.world)
-            wrong = _refused(manifest, unlike)
+            wrong = self._unfit(manifest)
             if not wrong:
                 fetched = group.gathered(_fetch(checkpoints, manifest, directory, bool(unlike)))
                 wrong = next((each for each in fetched if each), "")
@@ -146,6 +148,29 @@ class Run:
         if looks:
             self._answer_for_none(progress)
         return None, False
+
+    def _unfit(self, manifest: Manifest) -> str:
+        """Why these processes cannot go on from a checkpoint of this run that others made; nothing if they can."""
+        step, world, unlike = manifest.step, manifest.world, self._world.unlike(manifest.world)
+        if unlike and world.strategy.startswith("zero"):
+            return (
+                f"checkpoint {step}, {unlike}: with strategy={world.strategy} each holds a partition of DeepSpeed's own"
+            )
+        if unlike and world.rollouts:
+            return f"checkpoint {step}, {unlike}: each of {world.size} holds rollouts that are still to be trained on"
+        return ""
+
+    def _refuse_unfit(self, manifests: list[Manifest]) -> None:
+        """Refuse before anything is set aside, if these processes can go on from none.
+
+        Raises:
+            ContractError: they cannot; those that made them can.
+        """
+        unfit = [self._unfit(manifest) for manifest in manifests if manifest.identity == self.identity]
+        if unfit and all(unfit):
+            raise ContractError(
+                f"{unfit[-1]}; start as many as there were, with the same batch_size, or anew with resume=never"
+            )
 
     def _answer_for_none(self, progress: Progress) -> None:
         """There is nothing to go on from: say how the runs that are kept here differ, or refuse.
@@ -226,25 +251,6 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
         adapter.save_pretrained(scratch)
     copy_tokenizer(init.path, scratch)
     return {file.name: file for file in sorted(scratch.iterdir())}
-
-
-def _refused(manifest: Manifest, unlike: str) -> str:
-    """Why other processes than those that made a checkpoint cannot go on from it; nothing if they can.
-
-    Raises:
-        ContractError: nor from any other of the run.
-    """
-    world = manifest.world
-    if unlike and world.rollouts:
-        return (
-            f"checkpoint {manifest.step}: each of {world.size} processes has rollouts still to be trained on ({unlike})"
-        )
-    if unlike and world.strategy.startswith("zero"):
-        raise ContractError(
-            f"{unlike}: with strategy={world.strategy} each process's checkpoint is DeepSpeed's own partition, which "
-            f"only as many, with the same batches, can go on from; start {world.size}, or anew with resume=never"
-        )
-    return ""
 
 
 def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path, everything: bool) -> str:

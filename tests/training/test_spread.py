@@ -45,5 +45,5 @@ def test_zero_goes_on_exactly_and_refuses_other_processes(tmp_path: Path, strate
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     found, said = became(tmp_path, strategy)
     went_on_exactly(found, said)
-    assert f"3 processes instead of 2: with strategy={strategy} each process's checkpoint is" in found["refused"]
+    assert f"3 processes instead of 2: with strategy={strategy} each holds a partition of DeepSp" in found["refused"]
     assert ("model.safetensors" in found["files"]) == (strategy == "zero2")
