@@ -98,7 +98,7 @@ class Stored(Mapping[str, Tensor]):
                 raise KeyError(name)
             return self._whole.get_tensor(name)
         assert self._like is not None, f"{name} is spread"
-        dtype = self._runs[name][0][1].get_tensor(name).dtype
+        dtype = self._runs[name][0][1].get_slice(name)[:0].dtype
         made = empty(self._shapes[name], dtype=dtype, device_mesh=self._like.device_mesh, placements=[Shard(0)])
         self.fill(name, part_of(made))
         return made

@@ -102,7 +102,7 @@ class ResumesExactly:
         device = trainer.args.device
         restore_weights(self._policy, directory)
         optimizer = Stored(directory, _OPTIMIZER, spread_one(self._policy))
-        common = unpacked(_read(directory / _COMMON), optimizer, None, "cpu")
+        common = unpacked(_read(directory / _COMMON), optimizer, None, device)
         for name, part in self._stateful():
             part.load_state_dict(common[name])
         trainer.model.train()  # TRL logs what was measured in training where it trains, which it may not any more
@@ -146,7 +146,7 @@ class ResumesExactly:
     def has_rollouts(self) -> bool:
         """Whether some that were sampled are to be trained on after this step."""
         trainer: Any = self
-        if getattr(trainer, "_buffered_inputs", None) is None:
+        if getattr(trainer, "_buffered_inputs", None) is None or trainer.state.global_step >= trainer.state.max_steps:
             return False
         every = getattr(trainer.args, "steps_per_generation", None) or trainer.args.gradient_accumulation_steps
         return bool(trainer._step % (every * getattr(trainer, "num_iterations", 1)))

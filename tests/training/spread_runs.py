@@ -98,7 +98,8 @@ def main(home: Path, strategy: str) -> dict[str, Any]:
     last = newest(home / "kept")
     found |= {"files": sorted(last.files), "step": last.step}
     history_of(home / "kept").export(last, home / "exported")
-    found["exported"] = same_weights(home / "exported", alone)
+    architectures = json.loads((home / "exported" / "config.json").read_text())["architectures"]
+    found["exported"] = same_weights(home / "exported", alone) and architectures == ["LlamaForCausalLM"]
 
     shutil.copytree(home / "kept", home / "damaged")
     for ref in (ref for name, ref in last.files.items() if name.startswith("rank-00001.") and ref.size > 2**14):
