@@ -21,14 +21,14 @@ PARTS = "parts"
 _BLOCK = 2**22
 
 
-def own_file(rank: int, file: str) -> str:
-    """The name of a process's part of a file, or of a file that it has alone."""
-    return f"rank-{rank:05d}.{file}"
+def own(rank: int) -> str:
+    """How the names of a process's own files begin: `rank-00003`.json, `rank-00003`.model.safetensors."""
+    return f"rank-{rank:05d}"
 
 
 def files_of(rank: int) -> Callable[[str], bool]:
     """Which files of a checkpoint a process reads: what all share, and its own."""
-    mine = own_file(rank, "")
+    mine = f"{own(rank)}."
     return lambda name: not name.startswith("rank-") or name.startswith(mine)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,36 +67,38 @@ def split(tensors: Mapping[str, Tensor | Part]) -> tuple[dict[str, Tensor], dict
 
 
 class Stored(Mapping[str, Tensor]):
-    """The tensors of a checkpoint's file, and of its parts that lie in the same directory.
+    """The tensors of safetensors files, and those of which they hold parts.
 
     Args:
-        file: its name, as `model.safetensors`; a process's part is `rank-00003.model.safetensors`.
+        files: of what several hold whole, the first one's counts.
         like: a tensor of FSDP2's, as which those that are spread are returned, or None.
     """
 
-    def __init__(self, directory: Path, file: str, like: DTensor | None = None) -> None:
+    def __init__(self, files: Iterable[Path], like: DTensor | None = None) -> None:
         self._like = like
-        whole, parts = directory / file, sorted(directory.glob(f"rank-*.{file}"))
-        self._whole = _opened(whole) if whole.exists() else None
+        self._whole: dict[str, Any] = {}  # name → the file that has it
         self._shapes: dict[str, list[int]] = {}
         self._runs: dict[str, list[tuple[int, Any]]] = {}  # name → first elements, and the files that have them
-        for opened in map(_opened, parts):
-            for name, (shape, start) in json.loads(opened.metadata()[PARTS]).items():
-                self._shapes[name] = shape
-                self._runs.setdefault(name, []).append((start, opened))
+        for file in files:
+            opened = safe_open(file, framework="pt")
+            parts = json.loads(opened.metadata().get(PARTS, "{}"))
+            for name in opened.keys():  # noqa: SIM118  # it cannot be iterated itself
+                if name in parts:
+                    self._shapes[name], start = parts[name]
+                    self._runs.setdefault(name, []).append((start, opened))
+                else:
+                    self._whole.setdefault(name, opened)
 
     def __iter__(self) -> Any:
-        yield from self._shapes
-        yield from self._whole.keys() if self._whole else ()
+        yield from (*self._whole, *self._shapes)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._whole) + len(self._shapes)
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._shapes:
-            if self._whole is None:
-                raise KeyError(name)
-            return self._whole.get_tensor(name)
+        if name in self._whole:
+            whole: Tensor = self._whole[name].get_tensor(name)
+            return whole
         assert self._like is not None, f"{name} is spread"
         dtype = self._runs[name][0][1].get_slice(name)[:0].dtype
         made = empty(self._shapes[name], dtype=dtype, device_mesh=self._like.device_mesh, placements=[Shard(0)])
@@ -121,7 +123,3 @@ class Stored(Mapping[str, Tensor]):
                 missing -= stop - start
         if missing:
             raise ValueError(f"{name}: {missing} elements from {held.start} on are in no file")
-
-
-def _opened(file: Path) -> Any:
-    return safe_open(file, framework="pt")

@@ -15,11 +15,10 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from posttrain.storage.joining import own_file
+from posttrain.storage.joining import own
 from posttrain.training.ranks import is_main
 
 _TRAINER = "trainer_state.json"  # Transformers' file and format: by it the trainer knows which step is next
@@ -59,41 +58,35 @@ class ResumesExactly:
         Raises:
             TypeError: something in it cannot be kept.
         """
-        from posttrain.training.parts import part_of, split
+        from posttrain.training.parts import split
         from posttrain.training.plain import packed
         from posttrain.training.zero import state_of
 
         trainer: Any = self
-        mine, own = partial(own_file, trainer.args.process_index), Tensors()
+        plain: dict[str, Any] = {}
+        tensors: dict[str, Tensors] = {}
+        mine = own(trainer.args.process_index)
         here = {
             "kept": {name: values for name, _, values in self._kept()},
             "random": _random_state(),
             "sampler": _sampler_state(self._loader),
             "epoch": self._epoch,
         }
-        plain = {mine("json"): packed(here, own, "own")}
-        tensors: dict[str, Tensors] = {mine("safetensors"): own}
+        plain[f"{mine}.json"] = packed(here, tensors.setdefault(f"{mine}.safetensors", {}), "own")
+        if trainer.is_deepspeed_enabled:
+            partition = tensors.setdefault(f"{mine}.{_ZERO}.safetensors", {})
+            plain[f"{mine}.{_ZERO}.json"] = packed(state_of(trainer.deepspeed), partition, "zero")
         optimizer = Tensors()
         common = packed({name: part.state_dict() for name, part in self._stateful()}, optimizer, "all")
-        file, weights = weights_of(self._policy)
-        for name, held in (
-            (_OPTIMIZER, {each: part_of(tensor) for each, tensor in optimizer.items()}),
-            (file, weights),
-        ):
+        for file, held in ((_OPTIMIZER, optimizer), weights_of(self._policy)):
             whole, parts = split(held)
-            tensors |= {mine(name): parts} if parts else {}
-            tensors |= {name: whole} if whole and is_main() else {}
-        if trainer.is_deepspeed_enabled:
-            partition = Tensors()
-            plain[mine(f"{_ZERO}.json")] = packed(state_of(trainer.deepspeed), partition, "zero")
-            tensors[mine(f"{_ZERO}.safetensors")] = partition
+            tensors |= {f"{mine}.{file}": parts} if parts else {}
+            tensors |= {file: whole} if whole and is_main() else {}
         if is_main():
             plain |= {_COMMON: common, _TRAINER: dataclasses.asdict(trainer.state)}
         return plain, tensors
 
     def _restore(self, directory: Path) -> None:
-        from safetensors.torch import load_file
-
         from posttrain.training.parts import Stored
         from posttrain.training.plain import unpacked
         from posttrain.training.zero import restore_state
@@ -101,19 +94,20 @@ class ResumesExactly:
         trainer: Any = self
         device = trainer.args.device
         restore_weights(self._policy, directory)
-        optimizer = Stored(directory, _OPTIMIZER, spread_one(self._policy))
+        optimizer = Stored(_with_parts(directory, _OPTIMIZER), spread_one(self._policy))
         common = unpacked(_read(directory / _COMMON), optimizer, None, device)
         for name, part in self._stateful():
             part.load_state_dict(common[name])
         trainer.model.train()  # TRL logs what was measured in training where it trains, which it may not any more
-        mine = partial(own_file, 0 if self.elsewhere else trainer.args.process_index)
+        mine = own(0 if self.elsewhere else trainer.args.process_index)
         if trainer.is_deepspeed_enabled:
-            partition = load_file(directory / mine(f"{_ZERO}.safetensors"))
-            kept = unpacked(_read(directory / mine(f"{_ZERO}.json")), partition, None, device)
-            restore_state(trainer.deepspeed, kept)
-        tensors = load_file(directory / mine("safetensors"))
+            partition = Stored([directory / f"{mine}.{_ZERO}.safetensors"])
+            restore_state(
+                trainer.deepspeed, unpacked(_read(directory / f"{mine}.{_ZERO}.json"), partition, None, device)
+            )
+        tensors = Stored(sorted(directory.glob(f"{'rank-?????' if self.elsewhere else mine}.safetensors")))
         before = {name: values for name, _, values in self._kept()}
-        self._here = unpacked(_read(directory / mine("json")), tensors, {"kept": before}, device)
+        self._here = unpacked(_read(directory / f"{mine}.json"), tensors, {"kept": before}, device)
         if self.elsewhere:
             self._deal_anew(directory)
         for name, holder, _ in self._kept():
@@ -126,6 +120,7 @@ class ResumesExactly:
 
         What all had alike stays; the first gets all shares of a count, added up; passes and random numbers begin anew.
         """
+        from posttrain.training.parts import Stored
         from posttrain.training.plain import unpacked
 
         trainer: Any = self
@@ -133,7 +128,7 @@ class ResumesExactly:
         for name, holder, _ in self._kept():
             kept = self._here["kept"][name]
             for attribute in kept.keys() & _named(holder, "SHARES"):
-                theirs = [unpacked(_at(other, "kept", name, attribute), {}, None, "cpu") for other in others]
+                theirs = [unpacked(_at(other, "kept", name, attribute), Stored([]), None, "cpu") for other in others]
                 kept[attribute] = _added(kept[attribute], theirs) if is_main() else _none(kept[attribute])
         passes = {
             "_step": trainer.state.global_step * trainer.args.gradient_accumulation_steps,
@@ -227,11 +222,9 @@ class ResumesExactly:
 
 def weights_of(model: Any) -> tuple[str, Tensors]:
     """The file of the weights that training changes, as Hugging Face's libraries name both, and what is here of it."""
-    from posttrain.training.parts import part_of
     from posttrain.training.plain import own_tensors
 
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    held = {name: part_of(tensor, parameters.get(name)) for name, tensor in own_tensors(model).items()}
+    held = own_tensors(model)
     if not hasattr(model, "peft_config"):
         return "model.safetensors", held
     from peft import get_peft_model_state_dict
@@ -242,11 +235,10 @@ def weights_of(model: Any) -> tuple[str, Tensors]:
 def restore_weights(model: Any, directory: Path) -> None:
     """Put back what `weights_of` gave."""
     from posttrain.training.parts import Stored
+    from posttrain.training.plain import restore_tensors
 
     file, held = weights_of(model)
-    stored = Stored(directory, file)
-    for name, tensor in held.items():
-        stored.fill(name, tensor)
+    restore_tensors(held, Stored(_with_parts(directory, file)))
 
 
 def spread_one(model: Any) -> Any:
@@ -254,6 +246,11 @@ def spread_one(model: Any) -> Any:
     from torch.distributed.tensor import DTensor
 
     return next((tensor for tensor in model.state_dict().values() if isinstance(tensor, DTensor)), None)
+
+
+def _with_parts(directory: Path, file: str) -> list[Path]:
+    """What there is of a file that all processes share: itself, and their parts of it."""
+    return sorted(directory.glob(f"rank-*.{file}")) + [each for each in (directory / file,) if each.exists()]
 
 
 def _read(file: Path) -> Any:

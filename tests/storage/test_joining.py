@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from posttrain.errors import DamagedError
-from posttrain.storage.joining import PARTS, files_of, join, own_file
+from posttrain.storage.joining import PARTS, files_of, join, own
 
 WHOLE = {
     "a.weight": torch.arange(21, dtype=torch.bfloat16).reshape(7, 3),
@@ -21,7 +21,7 @@ def kept_in_parts(directory):
     for rank in range(3):
         runs = {name: WHOLE[name].flatten()[cuts[rank] : cuts[rank + 1]] for name, cuts in CUTS.items()}
         about = {name: [list(WHOLE[name].shape), cuts[rank]] for name, cuts in CUTS.items()}
-        file = directory / own_file(rank, "model.safetensors")
+        file = directory / f"{own(rank)}.model.safetensors"
         save_file(runs, file, {"format": "pt", PARTS: json.dumps(about)})
 
 
@@ -38,7 +38,7 @@ def test_parts_are_joined_with_what_all_share(tmp_path):
 
 def test_a_part_that_is_missing_is_named(tmp_path):
     kept_in_parts(tmp_path)
-    (tmp_path / own_file(1, "model.safetensors")).unlink()
+    (tmp_path / f"{own(1)}.model.safetensors").unlink()
     with pytest.raises(DamagedError, match=r"of (42|8) bytes of [ab]\.weight are in 2 parts"):
         join(tmp_path, "model.safetensors")
 
