@@ -52,9 +52,9 @@ def part_of(tensor: Tensor, parameter: Any = None) -> Tensor | Part:
             raise TypeError(f"a tensor spread as {placements} over {mesh} cannot be kept; one by its rows can")
         rows = math.ceil(tensor.shape[0] / mesh.size())
         first = min(mesh.get_local_rank() * rows, tensor.shape[0])
-        return Part(tensor.to_local().reshape(-1), list(tensor.shape), first * math.prod(tensor.shape[1:]))
+        return Part(tensor.to_local().view(-1), list(tensor.shape), first * math.prod(tensor.shape[1:]))
     if hasattr(parameter, "ds_tensor"):
-        held, whole = parameter.ds_tensor.detach().reshape(-1), parameter.ds_numel
+        held, whole = parameter.ds_tensor.detach().view(-1), parameter.ds_numel
         start = min(torch.distributed.get_rank(parameter.ds_process_group) * held.numel(), whole)
         return Part(held[: whole - start], list(parameter.ds_shape), start)  # the last ones are padded
     return tensor

@@ -1,9 +1,10 @@
 """One run in groups of processes: left alone, killed, gone on with, gone on with by other processes, and after damage.
 
-    python -m tests.training.spread_runs HOME STRATEGY
+    python -m tests.training.spread_runs HOME STRATEGY …
 
-prints as JSON what became of it, and on stderr what the runs say. This process loads the libraries and trains nothing;
-the processes of a group are forks of it, real ones that SIGKILL really ends, without the seconds that importing takes.
+prints as JSON what became of it with each strategy, and on stderr what the runs say. This process loads the libraries
+and trains nothing; the processes of a group are forks of it, real ones that SIGKILL really ends, without the seconds
+that importing takes.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def _stay(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
 
 
 def main(home: Path, strategy: str) -> dict[str, Any]:
+    """What became of the run with a strategy."""
     global killed_when
     parents = {"init": base(home / "init", "llama", tie_word_embeddings=True)}
     parents["data"] = prepared(home / "data", answered(SUMS), "trajectories")
@@ -133,4 +135,4 @@ def newest(kept: Path) -> Manifest:
 if __name__ == "__main__":
     pose_as_accelerators()
     launch.start = forked
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps({strategy: main(Path(sys.argv[1]) / strategy, strategy) for strategy in sys.argv[2:]}))
