@@ -47,7 +47,7 @@ def forked(processes: int, command: list[str], folder: Path, kept: bool = False)
     """In place of `launch.start`."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as the agent's, it outlives them all
     group = [_child(rank, processes, str(store.port), folder) for rank in range(processes)]
-    while killed_when and not killed_when():
+    while killed_when and not (killed_when() or any(map(_ended, group))):
         time.sleep(0.005)
     if killed_when:
         for process in group:
@@ -57,6 +57,10 @@ def forked(processes: int, command: list[str], folder: Path, kept: bool = False)
         print(f"ended with {codes}", file=sys.stderr)
         launch._raise_left(folder)
         raise GroupError(f"ended with {codes}")
+
+
+def _ended(process: int) -> bool:
+    return bool(os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
 
 def _child(rank: int, processes: int, port: str, folder: Path) -> int:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from posttrain.training.parts import Part, Stored
+from posttrain.training.snapshot import HostCopies
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +25,21 @@ def became(home: Path, *strategies: str) -> tuple[dict[str, dict[str, Any]], str
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_parts_are_read_back_in_other_cuts(tmp_path: Path) -> None:
+    whole = torch.arange(21, dtype=torch.bfloat16)
+    for rank, (first, last) in enumerate(((0, 12), (12, 21), (21, 21))):
+        held = {"w": Part(whole[first:last], [7, 3], first), "scale": torch.tensor(rank)}
+        (tmp_path / str(rank)).write_bytes(b"".join(HostCopies().copy({"f": held})["f"]))
+    stored = Stored([tmp_path / str(rank) for rank in range(3)])
+    assert set(stored) == {"w", "scale"} and stored["scale"] == 0
+    for first, last in ((0, 9), (9, 18), (18, 21), (21, 21), (0, 21)):
+        part = Part(torch.zeros(last - first, dtype=torch.bfloat16), [7, 3], first)
+        stored.fill("w", part)
+        assert torch.equal(part.local, whole[first:last])
+    with pytest.raises(ValueError, match="w: 9 elements from 0 on are in no file"):
+        Stored([tmp_path / "0"]).fill("w", Part(torch.zeros(21, dtype=torch.bfloat16), [7, 3], 0))
 
 
 def went_on_exactly(found: dict[str, Any], said: str) -> None:
