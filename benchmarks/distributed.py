@@ -140,12 +140,14 @@ def _jobs() -> list[Job]:
 def main() -> None:
     """Run every job in one process and in two, and print the table."""
     from posttrain.training import launch
+    from tests.training.posing import pose_as_accelerators
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=[""], help="jobs whose name has one of these words")
     words = parser.parse_args().only
     jobs = [job for job in _jobs() if any(word in job.name for word in words)]
     pose_as_accelerators()
+    asserting_how_spread()
     launch.COMMAND = (__file__, "rank")
     signal.signal(signal.SIGALRM, _too_long)
     print(f"{'job':46} {'loss apart':>10} {'weights apart / moved':>21} {'rows':>10} {'seconds':>10}  most apart")
@@ -299,13 +301,9 @@ def on_nodes(job: Job, parents: dict[str, list[Path]], settings: dict[str, Any],
         raise RuntimeError("a node failed")
 
 
-def pose_as_accelerators() -> None:
-    """Have Accelerate take this process's CPU for an accelerator when the strategy is one that shards."""
-    import torch
-    from accelerate.state import PartialState
-    from accelerate.utils import DistributedType
-
-    from posttrain.training import arguments, hardware, launch, policy, ranks
+def asserting_how_spread() -> None:
+    """Have each process assert, when it writes, that the model is spread as the job's strategy says."""
+    from posttrain.training import policy, ranks
 
     spread = policy.is_spread
 
@@ -318,25 +316,6 @@ def pose_as_accelerators() -> None:
         return found
 
     policy.is_spread = as_asked
-    plain, backend, device = hardware.hardware_arguments, PartialState._prepare_backend, PartialState.set_device
-
-    def posing(settings: Any) -> dict[str, Any]:
-        return plain(settings) | ({"use_cpu": False} if settings.strategy != "ddp" else {})
-
-    def prepare_backend(self: Any, cpu: bool = False, *more: Any, **named: Any) -> Any:
-        if cpu or "LOCAL_RANK" not in os.environ:
-            return backend(self, cpu, *more, **named)
-        return "gloo", DistributedType.MULTI_GPU
-
-    def set_device(self: Any) -> None:
-        if self.distributed_type is DistributedType.MULTI_GPU or self.distributed_type is DistributedType.DEEPSPEED:
-            self.device = torch.device("cpu")
-        else:
-            device(self)
-
-    PartialState._prepare_backend, PartialState.set_device = prepare_backend, set_device
-    arguments.hardware_arguments = posing
-    arguments.refuse_impossible = launch.refuse_impossible = lambda settings: None
 
 
 def _digest(model: Any) -> str:
@@ -347,8 +326,10 @@ def _digest(model: Any) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["rank"]:
         from posttrain.cli.worker import run_rank
+        from tests.training.posing import pose_as_accelerators
 
         pose_as_accelerators()
+        asserting_how_spread()
         run_rank(Path(sys.argv[2]))
     else:
         main()

@@ -106,6 +106,11 @@ class PreferenceSettings(TrainSettings):
         default_factory=list, description="differences between init and reference that you accept"
     )
 
+    @property
+    def counts_by_device(self) -> bool:
+        """KTO compares a row with its neighbours in `batch_size`."""
+        return self.method == "kto" or super().counts_by_device
+
 
 PARENTS = {
     "init": ParentSpec(Kind.POLICY, help="the policy to start from, and the reference unless another is given"),

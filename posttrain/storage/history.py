@@ -16,6 +16,7 @@ from posttrain.artifacts.digests import digest_files
 from posttrain.errors import ContractError, DamagedError, DataError
 from posttrain.storage import index
 from posttrain.storage.index import side_by_side
+from posttrain.storage.joining import join
 from posttrain.storage.layout import ASIDE, BLOBS, CLAIMS, COMMITS, claim_name, commit_name, numbers, store_time
 from posttrain.storage.manifest import FileRef, Manifest, decoded
 from posttrain.storage.retention import USUAL, Retention, kept
@@ -25,9 +26,11 @@ EXPORTED = "checkpoint.json"
 _TRIES = 3  # of fetching a file whose bytes are wrong: the way may be to blame, not the store
 _BATCH = 500  # objects that are removed by one request; S3 takes 1000, but several requests at once are quicker
 _ASIDE = 23  # times `grace` longer stays what was set aside: a day by default, for a person to look
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _POLICY_FILES = (
     *("config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json"),
     *("adapter_config.json", "adapter_model*.safetensors"),
+    *(f"rank-*.{file}" for file in _WEIGHTS),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*"),
 )
 
@@ -145,7 +148,7 @@ class History:
         return wrong
 
     def export(self, manifest: Manifest, directory: Path) -> None:
-        """Write the policy in a checkpoint as a plain Hugging Face directory.
+        """Write the policy in a checkpoint as a plain Hugging Face directory, weights that are kept in parts joined.
 
         It gets no record: no stage has finished it, and what it learned from was not computed. The manifest lies
         beside it as `.checkpoint.json`, which is no part of its content.
@@ -164,6 +167,8 @@ class History:
             )
         with whole_or_nothing(directory) as scratch:
             self.restore(manifest, scratch, wanted.__contains__)
+            for file in _WEIGHTS:
+                join(scratch, file)
             (scratch / f".{EXPORTED}").write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     def prune(self, dry: bool = False) -> Pruned:

@@ -38,12 +38,22 @@ class FileRef(BaseModel):
 
 
 class World(BaseModel):
-    """The processes that made a checkpoint together."""
+    """The processes that made a checkpoint together, and how a batch was dealt out to them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(default=1, ge=1)
     strategy: str = Field(default="", description="how the model is spread over them: ddp, fsdp, zero …")
+    batch_size: int = Field(default=1, ge=1, description="sequences of a process's forward pass")
+    accumulation: int = Field(default=1, ge=1, description="forward passes of an optimizer step")
+    rollouts: bool = Field(default=False, description="each has sampled some that are still to be trained on")
+
+    def unlike(self, other: World) -> str:
+        """How other processes differ from these: `4 processes instead of 2`; nothing if all are dealt alike."""
+        if self.size != other.size:
+            return f"{self.size} process{'es' * (self.size > 1)} instead of {other.size}"
+        mine, theirs = (self.batch_size, self.accumulation), (other.batch_size, other.accumulation)
+        return "" if mine == theirs else "batch_size × accumulation = {} × {} instead of {} × {}".format(*mine, *theirs)
 
 
 ALONE = World()

@@ -29,7 +29,7 @@ class SamplesDynamically:
     """
 
     discarded: int = 0
-    KEPT = ("discarded", "_order", "_queue")
+    KEPT, SHARES = ("_order", "_queue"), ("discarded",)
 
     def __init__(self, *args: Any, max_resampling: int, **kwargs: Any) -> None:
         import torch

@@ -112,7 +112,7 @@ class GivesHints:
 
     hinted: int = 0
     sampled: int = 0
-    KEPT = ("hinted", "sampled")
+    SHARES = ("hinted", "sampled")
 
     def __init__(
         self, *args: Any, hints: Mapping[int, str], hint_share: float, hint_until: float, **kwargs: Any

@@ -1,8 +1,8 @@
 """A training run that is kept where `checkpoint_uri` says, and goes on from there when it is started again.
 
-What a run is, its identity says: the stage, its parents, the settings that change what it makes, the processes that
-share its batches, and the libraries. Runs of the same identity find each other's checkpoints, whoever starts them;
-others lie beside them, and how they differ is said.
+What a run is, its identity says: the stage, its parents, the settings that change what it makes, the size of a batch
+over all processes, and the libraries. Runs of the same identity find each other's checkpoints, whoever starts them, and
+with however many processes; others lie beside them, and how they differ is said.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from posttrain.errors import ContractError, DamagedError, Preempted
 from posttrain.progress import Progress
 from posttrain.stage import NOT_PARAMETERS, Parents, Stage
 from posttrain.storage.checkpoints import Checkpoints
+from posttrain.storage.joining import files_of
 from posttrain.storage.layout import mark
 from posttrain.storage.manifest import Identity, Manifest, World, decoded
 from posttrain.storage.retention import Retention
 from posttrain.storage.store import Source, open_store
-from posttrain.training.hardware import processes_in_all
+from posttrain.training.hardware import global_batch, processes_in_all
 from posttrain.training.policy import copy_tokenizer
 from posttrain.training.ranks import Group, is_main, rank
-from posttrain.training.resuming import files_of
 from posttrain.training.saving import Cadence, Saver, told_to_end
 from posttrain.training.settings import TrainSettings
 
-# Settings that change nothing of what is trained; `processes` may be 0, for as many as there are GPUs.
-_NOT_IDENTITY = {
-    *NOT_PARAMETERS,
-    *("accept_provenance", "processes", "logging_steps", "track", "run_name"),
-}
+# How a batch is dealt out to processes; `processes` may be 0, for as many as there are GPUs.
+_DEALT = ("batch_size", "accumulation", "processes")
+# Settings that change nothing of what is trained.
+_NOT_IDENTITY = {*NOT_PARAMETERS, *_DEALT, "accept_provenance", "logging_steps", "track", "run_name"}
 _VERSIONS = ("torch", "transformers", "trl")
 _CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
 _GRACE = 60.0  # seconds that a save under way is given when training fails
@@ -61,7 +60,7 @@ class Run:
             trainer: with `ResumesExactly`.
 
         Raises:
-            ContractError: `resume=must`, and there is nothing to go on from.
+            ContractError: `resume=must`, and there is nothing to go on from; or nothing that these processes can.
             Preempted: the process was told to end; everything it did is kept.
             FencedError: another process keeps this run now.
             StorageError: the store failed for too long.
@@ -71,13 +70,12 @@ class Run:
         if is_main():
             checkpoints.claim()
         with tempfile.TemporaryDirectory(prefix="posttrain-resume-") as scratch:
-            found = self._fetched(checkpoints, Path(scratch), group, progress)
+            found, trainer.elsewhere = self._fetched(checkpoints, Path(scratch), group, progress)
             plain = policy_files(trainer, init, Path(scratch) / "policy")
-            world = World(size=trainer.args.world_size, strategy=self.settings.strategy)
             cadence = Cadence(
                 self.settings.checkpoint_steps, self.settings.checkpoint_seconds, self.settings.checkpoint_patience
             )
-            saver = Saver(checkpoints, cadence, world, plain, progress, group)
+            saver = Saver(checkpoints, cadence, self._world, plain, progress, group)
             trainer.saver = saver
             try:
                 with told_to_end(saver.tell_to_end):
@@ -110,24 +108,69 @@ class Run:
     def _prefix(self) -> str:
         return f"{self.settings.name or self.identity.stage}-"
 
-    def _fetched(self, checkpoints: Checkpoints, scratch: Path, group: Group, progress: Progress) -> str | None:
-        """Where the newest checkpoint is fetched to that is whole; one that is not is named, and passed over."""
+    @property
+    def _world(self) -> World:
+        settings = self.settings
+        return World(
+            size=processes_in_all(settings),
+            strategy=settings.strategy,
+            batch_size=settings.batch_size,
+            accumulation=settings.accumulation,
+        )
+
+    def _fetched(
+        self, checkpoints: Checkpoints, scratch: Path, group: Group, progress: Progress
+    ) -> tuple[str | None, bool]:
+        """Where the newest checkpoint is fetched to that these processes can go on from, and whether others made it.
+
+        One that is damaged, or that they cannot go on from, is named, and passed over.
+        """
         looks = is_main() and self.settings.resume != "never"
+        if looks:
+            self._refuse_unfit(checkpoints.manifests())
         manifest = group.first(checkpoints.newest() if looks else None)
         while manifest:
             for skipped in checkpoints.skipped:
                 progress.say(f"{skipped}; trying the one before it")
             directory = _of_node(scratch / str(manifest.step), group)
-            damaged = next((each for each in group.gathered(_fetch(checkpoints, manifest, directory)) if each), "")
-            if not damaged:
-                progress.say(f"going on from step {manifest.step}")
+            unlike = self._world.unlike(manifest.world)
+            wrong = self._unfit(manifest)
+            if not wrong:
+                fetched = group.gathered(_fetch(checkpoints, manifest, directory, bool(unlike)))
+                wrong = next((each for each in fetched if each), "")
+            if not wrong:
+                how = f", with {unlike}: not to the bit" if unlike else ""
+                progress.say(f"going on from step {manifest.step}{how}")
                 self.counts["resumed_from_step"] = manifest.step
-                return str(directory)
-            progress.say(f"{damaged}; trying the one before it")
+                return str(directory), bool(unlike)
+            progress.say(f"{wrong}; trying the one before it")
             manifest = group.first(checkpoints.newest(before=manifest.step) if looks else None)
         if looks:
             self._answer_for_none(progress)
-        return None
+        return None, False
+
+    def _unfit(self, manifest: Manifest) -> str:
+        """Why these processes cannot go on from a checkpoint of this run that others made; nothing if they can."""
+        step, world, unlike = manifest.step, manifest.world, self._world.unlike(manifest.world)
+        if unlike and world.strategy.startswith("zero"):
+            return (
+                f"checkpoint {step}, {unlike}: with strategy={world.strategy} each holds a partition of DeepSpeed's own"
+            )
+        if unlike and world.rollouts:
+            return f"checkpoint {step}, {unlike}: each of {world.size} holds rollouts that are still to be trained on"
+        return ""
+
+    def _refuse_unfit(self, manifests: list[Manifest]) -> None:
+        """Refuse before anything is set aside, if these processes can go on from none.
+
+        Raises:
+            ContractError: they cannot; those that made them can.
+        """
+        unfit = [self._unfit(manifest) for manifest in manifests if manifest.identity == self.identity]
+        if unfit and all(unfit):
+            raise ContractError(
+                f"{unfit[-1]}; start as many as there were, with the same batch_size, or anew with resume=never"
+            )
 
     def _answer_for_none(self, progress: Progress) -> None:
         """There is nothing to go on from: say how the runs that are kept here differ, or refuse.
@@ -197,11 +240,13 @@ def identity_of(stage: Stage[Any], settings: TrainSettings, parents: Parents) ->
         seen[role] += 1
         digests[role if seen[role] == 1 else f"{role}_{seen[role]}"] = artifact.digest
     chosen = settings.model_dump(mode="json", exclude=_NOT_IDENTITY)
+    if settings.counts_by_device:
+        chosen |= {"batch_size": settings.batch_size, "processes": processes_in_all(settings)}
     return Identity(
         stage=stage.name,
         contract=stage.contract,
         parents=digests,
-        parameters=chosen | {"processes": processes_in_all(settings)},
+        parameters=chosen | {"global_batch": global_batch(settings)},
         versions={library: metadata.version(library) for library in _VERSIONS},
     )
 
@@ -212,7 +257,7 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
     adapters = getattr(model, "peft_config", {})
     plain = model.get_base_model() if adapters else model
     config = copy.deepcopy(plain.config)
-    config.architectures = [type(plain).__name__]
+    config.architectures = [type(plain).__name__.removeprefix("FSDP")]  # as FSDP2 renames the class
     config.save_pretrained(scratch)  # which makes the directory
     for adapter in adapters.values():
         adapter.save_pretrained(scratch)
@@ -220,13 +265,17 @@ def policy_files(trainer: Any, init: Artifact, scratch: Path) -> dict[str, Sourc
     return {file.name: file for file in sorted(scratch.iterdir())}
 
 
-def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path) -> str:
-    """Fetch what the processes of this node read, by the first of them; returns what is wrong with it."""
+def _fetch(checkpoints: Checkpoints, manifest: Manifest, directory: Path, everything: bool) -> str:
+    """Fetch what the processes of this node read, by the first of them; returns what is wrong with it.
+
+    Args:
+        everything: what is in each process's files is to be dealt out anew.
+    """
     first = _first_of_node()
     read = [files_of(first + each) for each in range(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
     try:
         if first == rank():
-            checkpoints.restore(manifest, directory, lambda name: any(reads(name) for reads in read))
+            checkpoints.restore(manifest, directory, lambda name: everything or any(reads(name) for reads in read))
     except DamagedError as error:
         return str(error)
     return ""

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.training.parts import Part, Stored, part_of
+
 _KIND = "kind"  # of a value that JSON cannot say by itself
 
 
-def packed(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+def packed(value: Any, tensors: dict[str, Tensor | Part], path: str) -> Any:
     """A value as JSON can hold it; its tensors go to `tensors` by their path, and are not copied.
 
     Args:
@@ -27,7 +29,7 @@ def packed(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        tensors[path] = value.detach()
+        tensors[path] = part_of(value.detach())
         return {_KIND: "tensor", "name": path, "on_cpu": value.device.type == "cpu"}
     if isinstance(value, torch.Generator):
         tensors[path] = value.get_state()
@@ -47,7 +49,7 @@ def packed(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def unpacked(value: Any, tensors: Mapping[str, Tensor], old: Any, device: Any) -> Any:
+def unpacked(value: Any, tensors: Stored, old: Any, device: Any) -> Any:
     """What `packed` packed.
 
     Args:
@@ -66,7 +68,7 @@ def unpacked(value: Any, tensors: Mapping[str, Tensor], old: Any, device: Any) -
         old.set_state(tensors[value["name"]])
         return old
     if kind == "module":
-        restore_tensors(old, tensors, f"{value['name']}.")
+        restore_tensors(own_tensors(old), tensors, f"{value['name']}.")
         return old
     if kind == "array":
         return np.array(value["items"], dtype=value["type"])
@@ -82,7 +84,7 @@ def unpacked(value: Any, tensors: Mapping[str, Tensor], old: Any, device: Any) -
     return queue
 
 
-def _dict(items: list[Any], tensors: Mapping[str, Tensor], kept: Any, device: Any) -> Any:
+def _dict(items: list[Any], tensors: Stored, kept: Any, device: Any) -> Any:
     before = dict(kept)
     kept.clear()
     for packed_key, packed_value in items:
@@ -92,20 +94,29 @@ def _dict(items: list[Any], tensors: Mapping[str, Tensor], kept: Any, device: An
     return kept
 
 
-def own_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
-    """A module's state by name; what is tied is there once, under its first name, as in Hugging Face's files."""
-    named: dict[str, Tensor] = {}
-    seen: set[tuple[Any, ...]] = set()
+def own_tensors(module: torch.nn.Module) -> dict[str, Tensor | Part]:
+    """A module's state by name, and of what is spread over processes this one's part.
+
+    What is tied is there once, under its first name, as in Hugging Face's files.
+    """
+    named: dict[str, Tensor | Part] = {}
+    seen: set[Any] = set()
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in module.state_dict().items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if place not in seen or not tensor.numel():
-            named[name] = tensor
+        # ZeRO-3's are empty here, so that only the parameters themselves tell which are tied.
+        place = id(parameters[name]) if name in parameters else _place(tensor) if tensor.numel() else name
+        if place not in seen:
+            named[name] = part_of(tensor, parameters.get(name))
             seen.add(place)
     return named
 
 
-def restore_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Put a state back that `own_tensors` gave."""
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def restore_tensors(held: Mapping[str, Tensor | Part], stored: Stored, prefix: str = "") -> None:
+    """Put back what `own_tensors` gave, into what it gives now."""
     with torch.no_grad():
-        for name, tensor in own_tensors(module).items():
-            tensor.copy_(tensors[prefix + name])
+        for name, tensor in held.items():
+            stored.fill(prefix + name, tensor)

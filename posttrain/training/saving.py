@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from posttrain.errors import StorageError
@@ -162,12 +163,18 @@ class Saver:
         if self._reserving:
             self._reserving.join()
         plain, tensors = trainer.snapshot()
-        pieces, metrics = self._copies.copy(tensors), _last_metrics(trainer)
-        self._thread = threading.Thread(target=self._send, args=(step, plain, pieces, metrics), daemon=True)
+        pieces = self._copies.copy(tensors)
+        world = self._world.model_copy(update={"rollouts": trainer.has_rollouts})
+        commit = partial(self._commit, step, metrics=_last_metrics(trainer), world=world)
+        self._thread = threading.Thread(target=self._send, args=(step, plain, pieces, commit), daemon=True)
         self._thread.start()
 
     def _send(
-        self, step: int, plain: dict[str, Any], pieces: dict[str, list[memoryview]], metrics: dict[str, float]
+        self,
+        step: int,
+        plain: dict[str, Any],
+        pieces: dict[str, list[memoryview]],
+        commit: Callable[[dict[str, FileRef]], None],
     ) -> None:
         """In the background: send this process's files; the first process commits everybody's."""
         _give_way()
@@ -177,7 +184,7 @@ class Saver:
         failed = next((each for each in everywhere if isinstance(each, Exception)), None)
         if failed is None and is_main():
             refs = {name: ref for each in everywhere for name, ref in each.items()}
-            failed = self._tried(lambda: self._commit(step, refs, metrics))
+            failed = self._tried(lambda: commit(refs))
         self._error = next((each for each in self._group.gathered(failed) if each), None)
         if self._error is None:
             self._committed = time.monotonic()
@@ -191,8 +198,8 @@ class Saver:
         texts = {name: [memoryview(json.dumps(value, default=float).encode())] for name, value in plain.items()}
         return self._checkpoints.add((self._static if is_main() else {}) | texts | pieces)
 
-    def _commit(self, step: int, refs: dict[str, FileRef], metrics: dict[str, float]) -> None:
-        self._checkpoints.commit(step, refs, metrics, self._world)
+    def _commit(self, step: int, refs: dict[str, FileRef], metrics: dict[str, float], world: World) -> None:
+        self._checkpoints.commit(step, refs, metrics, world)
         try:
             self._checkpoints.prune()
             if not self._swept:

@@ -87,6 +87,11 @@ class TrainSettings(Settings):
         default="auto", description="go on from a checkpoint of this very run: if there is one, or only then, or never"
     )
 
+    @property
+    def counts_by_device(self) -> bool:
+        """Whether what is made depends on each device's share of a batch, not on their sum alone."""
+        return not self.trainer_args.keys().isdisjoint({"steps_per_generation", "generation_batch_size"})
+
     @model_validator(mode="after")
     def _agree(self) -> TrainSettings:
         """Refuse what cannot go together on any machine."""
@@ -97,10 +102,6 @@ class TrainSettings(Settings):
         if self.quantize != "none" and self.strategy != "ddp":
             raise ValueError(
                 f"quantize={self.quantize} with strategy={self.strategy}: quantised weights are not sharded; use ddp"
-            )
-        if self.checkpoint_uri and self.strategy != "ddp":
-            raise ValueError(
-                f"checkpoint_uri with strategy={self.strategy}: sharded states are not kept; use ddp, or leave it out"
             )
         if self.strategy != "ddp" and self.processes == 1:
             raise ValueError(f"strategy={self.strategy} with processes=1: nothing to shard over; use ddp")

@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posttrain.storage.joining import PARTS
+from posttrain.training.parts import Part, split
+
 # As safetensors calls them; the widest first, so that every tensor starts at a multiple of its own width.
 _NAMES = {
     torch.float64: "F64",
@@ -41,7 +44,7 @@ class HostCopies:
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def copy(self, files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, list[memoryview]]:
+    def copy(self, files: Mapping[str, Mapping[str, Tensor | Part]]) -> dict[str, list[memoryview]]:
         """Copy the tensors of each file; returns the pieces of the files.
 
         Raises:
@@ -56,7 +59,7 @@ class HostCopies:
             torch.cuda.synchronize()  # the copies are only queued
         return pieces
 
-    def reserve(self, files: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], None]:
+    def reserve(self, files: Mapping[str, Mapping[str, Tensor | Part]]) -> Callable[[], None]:
         """What allocates the buffers of these files, and touches their memory: most of what a first copy costs."""
         sizes = {name: sum(tensor.nbytes for tensor in tensors.values()) for name, tensors in files.items()}
 
@@ -67,9 +70,12 @@ class HostCopies:
         return allocate
 
     def _laid_out(
-        self, file: str, tensors: Mapping[str, Tensor], jobs: list[tuple[_Bytes, _Bytes]]
+        self, file: str, held: Mapping[str, Tensor | Part], jobs: list[tuple[_Bytes, _Bytes]]
     ) -> list[memoryview]:
         """The pieces of a file; what lies in main memory itself is yet to be copied, by the jobs: (to, from)."""
+        tensors, parts = split(held)
+        about = {PARTS: json.dumps({name: [part.shape, part.start] for name, part in parts.items()})} if parts else {}
+        tensors |= {name: part.local for name, part in parts.items()}
         described, size = {}, 0
         for name in sorted(tensors, key=lambda name: (_ORDER.index(tensors[name].dtype), name)):
             tensor, start = tensors[name], size
@@ -87,7 +93,7 @@ class HostCopies:
                 jobs.append((target.numpy(), tensor.view(-1).view(torch.uint8).numpy()))
             elif end > start:
                 target.view(tensor.dtype).view(tensor.shape).copy_(tensor, non_blocking=True)
-        header = json.dumps({"__metadata__": {"format": "pt"}, **described}).encode()
+        header = json.dumps({"__metadata__": {"format": "pt"} | about, **described}).encode()
         header += b" " * (-len(header) % 8)
         data = memoryview(buffer.numpy())[:size]
         return [memoryview(len(header).to_bytes(8, "little") + header), data]

@@ -31,7 +31,7 @@ class RoutesTeachers:
 
     routed: Counter[int]
     teacher_model: Any
-    KEPT = ("routed",)
+    SHARES = ("routed",)
 
     def __init__(self, *args: Any, teacher_model: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, teacher_model=teacher_model[0], **kwargs)  # type: ignore[call-arg]

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from posttrain.components.catalogue import load_stage
 
-from posttrain.errors import Preempted
+from posttrain.errors import ContractError, Preempted
+from posttrain.stage import Parents
 from posttrain.training.callbacks import Listener
+from posttrain.training.keeping import identity_of
 from posttrain.training.saving import Saver
 from posttrain.verifiers.endpoint import PREFIX
 from tests.training.jobs import SUMS, prepared, record, run, same_weights
@@ -93,3 +96,45 @@ def test_a_finished_run_leads_straight_to_its_end(home: Path, tmp_path: Path, na
     again = run(stage, tmp_path / "again", kept | {"resume": "must"}, **parents)
     assert same_weights(first, again) and record(first).curves == record(again).curves
     assert record(again).counts["resumed_from_step"] == 6
+
+
+def test_another_share_of_each_batch_goes_on_where_no_rollouts_are_left(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rollouts are trained on in two steps, so that step 3 ends between them."""
+    stage, settings, parents = job(home, "hints")
+    settings |= {"trainer_args": {"num_iterations": 2}, "max_staleness": 3, "batch_size": 8, "hint_until": 1.0}
+    alone = run(stage, tmp_path / "alone", settings, **parents)
+    other = {"batch_size": 4, "accumulation": 4}
+    for name, every in (("kept", 2), ("only", 100)):
+        end_after(monkeypatch, {3})
+        settings |= {"checkpoint_uri": str(tmp_path / name), "checkpoint_steps": every}
+        with pytest.raises(Preempted):
+            run(stage, tmp_path / "ended", settings, **parents)
+    with pytest.raises(ContractError, match=r"checkpoint 3, .* still to be trained on; start as many as there were"):
+        run(stage, tmp_path / "refused", settings | other, **parents)
+    capsys.readouterr()
+    again = run(stage, tmp_path / "again", settings | other | {"checkpoint_uri": str(tmp_path / "kept")}, **parents)
+    said, how = capsys.readouterr().err, "batch_size × accumulation = 4 × 4 instead of 8 × 2"
+    assert (
+        f"checkpoint 3, {how}: each of 1 holds rollouts that are still to be trained on; trying the one before" in said
+    )
+    assert f"going on from step 2, with {how}: not to the bit" in said
+    once, twice = record(alone), record(again)
+    assert twice.counts["resumed_from_step"] == 2 and once.trace == twice.trace
+    assert {name: twice.counts[name] for name in ("rollouts", "unscorable")} == {"rollouts": 48, "unscorable": 0}
+
+
+def test_what_compares_neighbours_in_a_batch_is_another_run_with_other_batches() -> None:
+    for stage, settings, alike in (
+        ("sft", {}, True),
+        ("preference", {"method": "dpo"}, True),
+        ("preference", {"method": "kto"}, False),
+        ("rl", {"trainer_args": {"steps_per_generation": 2}}, False),
+    ):
+        chosen = [
+            load_stage(stage).settings(batch_size=size, accumulation=12 // size, processes=2, **settings)
+            for size in (4, 2)
+        ]
+        one, other = (identity_of(load_stage(stage), each, Parents({})) for each in chosen)
+        assert (one == other) == alike
