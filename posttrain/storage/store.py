@@ -126,6 +126,6 @@ def checked_name(name: str, uri: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]  # a PurePosixPath takes three times as long
     if name.startswith("/") or ".." in parts or not parts:
         raise DataError(f"{uri}: an object is called {name!r}, which leads out of its directory; rename the object")
-    if path.as_posix() != name:  # 'a//b' and 'a/./b' would be one file with 'a/b'
-        raise DataError(f"{uri}: an object is called {name!r}, which is no path of a file; rename it {path}")
+    if (plain := "/".join(parts)) != name:  # 'a//b' and 'a/./b' would be one file with 'a/b'
+        raise DataError(f"{uri}: an object is called {name!r}, which is no path of a file; rename it {plain}")
     return name
