@@ -90,6 +90,8 @@ def may_pass(error: Exception) -> bool:
 
     if isinstance(error, boto.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status == 501:  # the store lacks what is asked for
+            return False
         return status >= 500 or status == 429 or error.response["Error"]["Code"] in _PASSING
     if isinstance(error, PosttrainError):
         return False

@@ -96,6 +96,26 @@ def test_another_region_is_named_where_it_cannot_be_followed(s3, tmp_path, monke
         list(open_store(URI, OPTIONS).list())
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [
+        (501, "NotImplemented", USER_ERROR),
+        (403, "AccessDenied", USER_ERROR),
+        (403, "ExpiredToken", RETRYABLE),
+        (403, "RequestTimeTooSkewed", RETRYABLE),
+        (412, "PreconditionFailed", RETRYABLE),
+        (503, "SlowDown", RETRYABLE),
+        (400, "QuotaExceeded", RETRYABLE),
+    ],
+)
+def test_what_a_retry_meets_again_is_told_from_what_may_pass(s3, monkeypatch, status, said, code):
+    answer = {"Error": {"Code": said, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    monkeypatch.setattr(S3Store, "_ask", lambda *_, **__: (_ for _ in ()).throw(ClientError(answer, "PutObject")))
+    with pytest.raises(StorageError) as raised:
+        open_store(URI, OPTIONS).read("a")
+    assert raised.value.exit_code == code
+
+
 def test_a_server_that_is_not_there_is_named(s3, tmp_path):
     away = OPTIONS.model_copy(update={"endpoint": "http://127.0.0.1:9"})
     what = "(tried 1 times in 0 s); check credentials, endpoint (AWS_ENDPOINT_URL) and bucket"
