@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 from kfp import dsl, kubernetes
 from posttrain.components.images import CONTROL, TRAIN
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from posttrain.errors import ConfigError
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
@@ -48,6 +48,18 @@ class Scheduling(BaseModel):
     )
     cache_size: str = Field(default="100GiB", description="how much is kept there; not more than the claim has")
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
+
+    @classmethod
+    def checked(cls, values: Any, where: str) -> Scheduling:
+        """From a file's or a deployment's values.
+
+        Raises:
+            ConfigError: a value is unknown or wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
@@ -97,8 +109,8 @@ def read_scheduling(path: Path | None) -> Scheduling:
     if path is None:
         return Scheduling()
     try:
-        return Scheduling.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return Scheduling.checked(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+    except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
