@@ -1,4 +1,4 @@
-"""A server that answers as Kubeflow Pipelines' API does, for the part of it that deployments use, and can be made to fail.
+"""A server that answers as Kubeflow Pipelines' API does where deployments ask it, and can be made to fail.
 
 It keeps what KFP keeps and allows what it allows: pipelines and versions are unique by name, recurring runs are not.
 The real one is in tests/cluster.
@@ -52,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 
     kept: Kept
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body in one packet: two wait for each other
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""

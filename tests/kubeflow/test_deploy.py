@@ -136,7 +136,7 @@ def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_changed(
     there: tuple[Server, Kept], parameters: dict[str, Any], complaint: str
 ) -> None:
     server, kept = there
-    with pytest.raises(ConfigError, match="schedules.nightly.parameters: ") as refused:
+    with pytest.raises(ConfigError, match=r"schedules\.nightly\.parameters: ") as refused:
         apply(server, wanted(nightly=nightly() | {"parameters": parameters}))
     assert complaint in str(refused.value)
     assert kept.asked == []
