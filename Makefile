@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -69,6 +69,23 @@ evidence: $(INSTALLED) ## Write docs/evidence.md from the stored results of the 
 
 recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
 	$(BIN)/python examples/recipes/run_all.py
+
+# What `make images` builds, by name: the extras that are installed.
+IMAGES ?= control train rollout
+EXTRAS_control := kfp
+EXTRAS_train := kfp,train,deepspeed,tracking
+EXTRAS_rollout := kfp,train,vllm
+BASE ?= python:3.11-slim
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' posttrain/__init__.py)
+BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(shell command -v $(tool))))
+
+images: $(addprefix image-,$(IMAGES)) ## Build the images with podman, docker or buildah (IMAGES, BASE, BUILDER)
+
+image-%:
+	@test -n "$(BUILDER)" || { echo "podman, docker or buildah is needed; set BUILDER=…"; exit 1; }
+	$(BUILDER) build -f images/Containerfile --build-arg BASE=$(BASE) --build-arg EXTRAS=$(EXTRAS_$*) \
+	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse --short HEAD) \
+	  -t posttrain/$*-python:$(VERSION) .
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo

@@ -16,7 +16,9 @@ from posttrain.storage.retries import GaveUp, Retries
 
 # The SDK's own variables, and where its projected service-account token lies in a pod.
 ENDPOINT, TOKEN_FILE = "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"
-TOKEN, COOKIE, NAMESPACE, CA = (f"POSTTRAIN_KFP_{name}" for name in ("TOKEN", "COOKIE", "NAMESPACE", "CA_BUNDLE"))
+TOKEN, COOKIE, NAMESPACE, CA, PATIENCE = (
+    f"POSTTRAIN_KFP_{name}" for name in ("TOKEN", "COOKIE", "NAMESPACE", "CA_BUNDLE", "PATIENCE")
+)
 _PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")
 _TIMEOUT = 30  # seconds of one request
 _PAGE = 200
@@ -69,7 +71,15 @@ def from_environment(environment: Mapping[str, str], endpoint: str = "", namespa
         token_file=environment.get(TOKEN_FILE, projected),
         cookie=SecretStr(environment.get(COOKIE, "")),
         ca_bundle=environment.get(CA, ""),
+        patience=_seconds(environment.get(PATIENCE, "60")),
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise ConfigError(f"{PATIENCE}={text!r}: give seconds, as 60") from None
 
 
 class Server:
