@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -38,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/generate.py --check
 	PYTHONPATH=. $(BIN)/python study/report.py --check
+	PYTHONPATH=. $(BIN)/python manifests/render.py --check
 
 types: $(INSTALLED)
 	$(BIN)/mypy posttrain components pipelines
@@ -50,6 +51,9 @@ docs: $(INSTALLED) ## Renew the generated tables of the READMEs and of docs/reci
 
 goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 	POSTTRAIN_REWRITE_GOLDEN=1 $(BIN)/python -m pytest tests/pipelines -k golden
+
+manifests: $(INSTALLED) ## Render the chart and the compiled pipelines into manifests/
+	PYTHONPATH=. $(BIN)/python manifests/render.py
 
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py

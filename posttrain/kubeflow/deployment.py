@@ -121,14 +121,23 @@ class Package:
 
     @property
     def version(self) -> str:
-        """As the server will list it."""
-        return f"sha-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+        """As the server will list it.
+
+        Of what the text says, not of the text: KFP writes the defaults of dicts into its comments in an order that is
+        another one in every process.
+        """
+        said = json.dumps(self.documents, sort_keys=True)
+        return f"sha-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
     @cached_property
+    def documents(self) -> list[dict[str, Any]]:
+        """The pipeline, and then what concerns Kubernetes, if anything does."""
+        return list(yaml.safe_load_all(self.text))
+
+    @property
     def spec(self) -> dict[str, Any]:
-        """The first document: the pipeline without what concerns Kubernetes."""
-        found: dict[str, Any] = next(iter(yaml.safe_load_all(self.text)))
-        return found
+        """The pipeline."""
+        return self.documents[0]
 
 
 def parameters_of(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

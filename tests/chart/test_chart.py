@@ -130,6 +130,16 @@ def test_a_multi_user_kubeflow_is_asked_with_a_token_of_its_audience() -> None:
     assert names["KF_PIPELINES_SA_TOKEN_PATH"].endswith("/token")
 
 
+def test_a_job_that_is_no_hook_has_a_name_for_each_content() -> None:
+    def name(**pipelines: Any) -> str:
+        objects = rendered({"deploy": {"asHook": False}, "pipelines": pipelines})
+        [job] = [each for each in objects if each["kind"] == "Job"]
+        assert "annotations" not in job["metadata"]
+        return str(job["metadata"]["name"])
+
+    assert name() == name() != name(other={"recipe": "improve"})
+
+
 def test_what_is_switched_off_is_not_there() -> None:
     off = {
         "deploy": {"enabled": False},

@@ -126,3 +126,20 @@ volumes:
             expirationSeconds: 7200
   {{- end }}
 {{- end -}}
+
+{{- /* A Job of such a pod: dict "root" $ "args" (list …) */ -}}
+{{- define "posttrain.job" -}}
+{{- $ := .root -}}
+backoffLimit: {{ $.Values.deploy.backoffLimit }}
+activeDeadlineSeconds: {{ $.Values.deploy.activeDeadlineSeconds }}
+ttlSecondsAfterFinished: 86400
+# A mistake in the values is answered the same way each time.
+podFailurePolicy:
+  rules:
+    - action: FailJob
+      onExitCodes: {containerName: posttrain, operator: In, values: [2]}
+template:
+  metadata:
+    labels: {{- include "posttrain.labels" $ | nindent 6 }}
+  spec: {{- include "posttrain.client" . | nindent 4 }}
+{{- end -}}
