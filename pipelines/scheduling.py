@@ -27,6 +27,17 @@ from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
 
+# What may be in the secret, and what a task is told of it.
+_SECRET_KEYS = (
+    *CREDENTIALS,
+    *VARIABLES,
+    STORE_VARIABLE,
+    "VLLM_API_KEY",
+    "POSTTRAIN_JUDGE_URL",
+    "POSTTRAIN_JUDGE_MODEL",
+    "POSTTRAIN_JUDGE_KEY",
+)
+
 PART_OF = {"app.kubernetes.io/part-of": "posttrain"}
 
 
@@ -51,6 +62,13 @@ class Scheduling(BaseModel):
     cache_size: str = Field(default="100GiB", description="how much is kept there; not more than the claim has")
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
     pull_secrets: list[str] = Field(default=[], description="secrets with a registry's credentials")
+    secret_keys: list[str] = Field(
+        default=[*_SECRET_KEYS], description="keys of the secret that become environment variables of the same name"
+    )
+    secret_optional: bool = Field(
+        default=True,
+        description="whether the secret and each of its keys may be absent; KFP before 2.15 does not know: false there",
+    )
     labels: dict[str, str] = Field(
         default=PART_OF,
         description="of every task's pod; the chart's network policy goes by the default, Kueue by its queue-name",
@@ -140,17 +158,6 @@ _THIRTY_DAYS = 30 * 24 * 3600
 
 _CACHE, _SCRATCH = "/var/cache/posttrain", "/var/tmp/posttrain"
 
-# Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = (
-    *CREDENTIALS,
-    *VARIABLES,
-    STORE_VARIABLE,
-    "VLLM_API_KEY",
-    "POSTTRAIN_JUDGE_URL",
-    "POSTTRAIN_JUDGE_MODEL",
-    "POSTTRAIN_JUDGE_KEY",
-)
-
 
 def run_time(trains: bool) -> dict[str, RunTime]:
     """The pipeline parameters that every pipeline has; those of checkpoints if any of its stages trains."""
@@ -198,7 +205,9 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
         kubernetes.add_pod_annotation(task, key, value)
     if scheduling.user:
         kubernetes.set_security_context(task, run_as_user=scheduling.user, run_as_non_root=True)
-    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
+    keys = {key: key for key in scheduling.secret_keys}
+    optional = {"optional": True} if scheduling.secret_optional else {}
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], keys, **optional)
     if image == "train":
         # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")

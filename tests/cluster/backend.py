@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from posttrain.storage.uris import CREDENTIALS
 
 BUCKET = "posttrain-tests"
+# No retries that would hide a fault; and a backend before 2.15 refuses a secret that may be absent.
+SCHEDULING: dict[str, Any] = {
+    "retries": 0,
+    "shared_memory": "",
+    "secret_optional": False,
+    "secret_keys": [*CREDENTIALS],
+}
 SCHEDULE = {"schedule_gpu_count": "0", "schedule_secret": "posttrain-s3"}
 
 
@@ -64,7 +69,7 @@ class Backend:
         client = Client(host=self.host)
         images = {f"schedule_{kind}_image": self.image for kind in ("control", "train", "sample")}
         started = client.create_run_from_pipeline_package(
-            str(without_optional_secrets(pipeline)),
+            str(pipeline),
             arguments={**SCHEDULE, **images, **arguments},
             run_name=f"{name} {int(time.time())}",
             enable_caching=False,
@@ -72,24 +77,3 @@ class Backend:
         run = client.wait_for_run_completion(started.run_id, timeout=timeout)
         tasks = {task.display_name: task.state for task in run.run_details.task_details or []}
         return run.state, tasks
-
-
-def without_optional_secrets(pipeline: Path) -> Path:
-    """A backend before 2.15 refuses the field `optional` of a secret, which must then hold every key: five do."""
-    documents = list(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-
-    def strip(node: Any) -> None:
-        if isinstance(node, dict):
-            for secret in node.get("secretAsEnv", []):
-                secret.pop("optional", None)
-                secret["keyToEnv"] = [key for key in secret["keyToEnv"] if key["envVar"] in CREDENTIALS]
-            for value in node.values():
-                strip(value)
-        elif isinstance(node, list):
-            for value in node:
-                strip(value)
-
-    strip(documents)
-    stripped = pipeline.with_suffix(".stripped.yaml")
-    stripped.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
-    return stripped
