@@ -206,8 +206,10 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
     if scheduling.user:
         kubernetes.set_security_context(task, run_as_user=scheduling.user, run_as_non_root=True)
     keys = {key: key for key in scheduling.secret_keys}
-    optional = {"optional": True} if scheduling.secret_optional else {}
-    kubernetes.use_secret_as_env(task, values["schedule_secret"], keys, **optional)
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], keys, optional=True)
+    if not scheduling.secret_optional:
+        for secret in task.platform_config["kubernetes"]["secretAsEnv"]:
+            del secret["optional"]  # false would be written, too, and an old backend refuses the field itself
     if image == "train":
         # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")

@@ -111,9 +111,21 @@ def _unused(version: str, names: set[str]) -> str:
 def _difference(old: Any, package: Package) -> tuple[str, ...]:
     """The lines in which two pipelines differ, the first of them."""
     # With settings for Kubernetes a server wraps the pipeline.
-    before = yaml.safe_dump((old or {}).get("pipeline_spec", old), sort_keys=True).splitlines()
-    after = yaml.safe_dump(package.spec, sort_keys=True).splitlines()
+    before, after = _lines((old or {}).get("pipeline_spec", old)), _lines(package.spec)
     lines = [line for line in difflib.unified_diff(before, after, n=0, lineterm="")][2:]
     lines = [line for line in lines if not line.startswith("@@")]
     more = (f"… and {len(lines) - _DIFF} lines more",) if len(lines) > _DIFF else ()
     return (*lines[:_DIFF], *more)
+
+
+def _lines(spec: Any) -> list[str]:
+    return yaml.safe_dump(_plain(spec), sort_keys=True).splitlines()
+
+
+def _plain(value: Any) -> Any:
+    """With whole numbers as such: KFP's compiler writes 3.0 where its server says 3."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

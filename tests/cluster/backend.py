@@ -17,11 +17,12 @@ from typing import Any
 from posttrain.storage.uris import CREDENTIALS
 
 BUCKET = "posttrain-tests"
-# No retries that would hide a fault; and a backend before 2.15 refuses a secret that may be absent.
+# No retries that would hide a fault; and nothing that a backend before 2.15 refuses.
 SCHEDULING: dict[str, Any] = {
     "retries": 0,
     "shared_memory": "",
     "secret_optional": False,
+    "user": 0,
     "secret_keys": [*CREDENTIALS],
 }
 SCHEDULE = {"schedule_gpu_count": "0", "schedule_secret": "posttrain-s3"}
