@@ -65,16 +65,32 @@ class Backend:
         Returns:
             The run's state, and every task's by its display name.
         """
-        from kfp import Client
+        return self.ended(self.start(pipeline, arguments, name), timeout)
 
-        client = Client(host=self.host)
+    def start(self, pipeline: Path, arguments: dict[str, Any], name: str) -> str:
+        """Start a compiled pipeline; returns the run's id."""
         images = {f"schedule_{kind}_image": self.image for kind in ("control", "train", "sample")}
-        started = client.create_run_from_pipeline_package(
+        started = self._kfp.create_run_from_pipeline_package(
             str(pipeline),
             arguments={**SCHEDULE, **images, **arguments},
             run_name=f"{name} {int(time.time())}",
             enable_caching=False,
         )
-        run = client.wait_for_run_completion(started.run_id, timeout=timeout)
-        tasks = {task.display_name: task.state for task in run.run_details.task_details or []}
-        return run.state, tasks
+        return str(started.run_id)
+
+    def ended(self, run: str, timeout: int = 3600) -> tuple[str, dict[str, str]]:
+        """Wait for a run's end; see `run`."""
+        ended = self._kfp.wait_for_run_completion(run, timeout=timeout)
+        tasks = {task.display_name: task.state for task in ended.run_details.task_details or []}
+        return ended.state, tasks
+
+    def retry(self, run: str) -> None:
+        """As the UI's button Retry does."""
+        self._kfp._run_api.run_service_retry_run(run)
+        time.sleep(10)  # until the state is not the old one any more
+
+    @property
+    def _kfp(self) -> Any:
+        from kfp import Client
+
+        return Client(host=self.host)
