@@ -47,5 +47,10 @@ def kill(pod: Any) -> None:
 
 
 def delete(pod: Any) -> None:
-    """Delete the pod, as where its node is drained."""
+    """Delete the pod, with its grace period, as where its node is drained."""
     core().delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace)
+
+
+def delete_at_once(pod: Any) -> None:
+    """Delete the pod without a word to it, as where its node is lost."""
+    core().delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
