@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -38,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/generate.py --check
 	PYTHONPATH=. $(BIN)/python study/report.py --check
+	PYTHONPATH=. $(BIN)/python manifests/render.py --check
 
 types: $(INSTALLED)
 	$(BIN)/mypy posttrain components pipelines
@@ -50,6 +51,9 @@ docs: $(INSTALLED) ## Renew the generated tables of the READMEs and of docs/reci
 
 goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 	POSTTRAIN_REWRITE_GOLDEN=1 $(BIN)/python -m pytest tests/pipelines -k golden
+
+manifests: $(INSTALLED) ## Render the chart and the compiled pipelines into manifests/
+	PYTHONPATH=. $(BIN)/python manifests/render.py
 
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py
@@ -69,6 +73,23 @@ evidence: $(INSTALLED) ## Write docs/evidence.md from the stored results of the 
 
 recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
 	$(BIN)/python examples/recipes/run_all.py
+
+# What `make images` builds, by name: the extras that are installed.
+IMAGES ?= control train rollout
+EXTRAS_control := kfp
+EXTRAS_train := kfp,train,deepspeed,tracking
+EXTRAS_rollout := kfp,train,vllm
+BASE ?= python:3.11-slim
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' posttrain/__init__.py)
+BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(shell command -v $(tool))))
+
+images: $(addprefix image-,$(IMAGES)) ## Build the images with podman, docker or buildah (IMAGES, BASE, BUILDER)
+
+image-%:
+	@test -n "$(BUILDER)" || { echo "podman, docker or buildah is needed; set BUILDER=…"; exit 1; }
+	$(BUILDER) build -f images/Containerfile --build-arg BASE=$(BASE) --build-arg EXTRAS=$(EXTRAS_$*) \
+	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse --short HEAD) \
+	  -t posttrain/$*-python:$(VERSION) .
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo

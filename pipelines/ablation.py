@@ -6,6 +6,7 @@ Which recipes is decided when the pipeline is started: each branch is the stage 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.compiler import load_component
 from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule
+from posttrain.pipelines.signatures import NOTHING, signed
 
 _TEXT: dict[str, tuple[Any, str]] = {
     "base": (inspect.Parameter.empty, "The policy that every candidate starts from (path, file:// or s3://)."),
@@ -22,17 +24,20 @@ _TEXT: dict[str, tuple[Any, str]] = {
     "preferences": ("", "Preferences; empty if no candidate needs them."),
     "teacher": ("", "A stronger policy; empty if no candidate needs one."),
 }
+TITLE = "Compare recipes on the same problems"
 _CANDIDATES = "The candidates: [{label, recipe}], a recipe being YAML text or a named one whose inputs are those above."
 _STAGE_SETTINGS = "Other settings of the recipes' stages, by stage or room."
 _EVALUATION = {"samples": 64, "max_new_tokens": 512, "temperature": 1.0}
 
 
-def compile_ablation(path: Path, scheduling: Scheduling | None = None) -> None:
-    """Write the ablation pipeline as YAML."""
-    compiler.Compiler().compile(build_ablation(scheduling or Scheduling()), str(path))
+def compile_ablation(
+    path: Path, scheduling: Scheduling | None = None, defaults: Mapping[str, Any] = NOTHING, called: str = ""
+) -> None:
+    """Write the ablation pipeline as YAML; see `compile_recipe`."""
+    compiler.Compiler().compile(build_ablation(scheduling or Scheduling(), defaults, called or "ablation"), str(path))
 
 
-def build_ablation(scheduling: Scheduling) -> Any:
+def build_ablation(scheduling: Scheduling, defaults: Mapping[str, Any], called: str) -> Any:
     """The pipeline; the signature holds the scheduling parameters as every compiled recipe does."""
 
     def pipeline(*positional: Any, **named: Any) -> None:
@@ -45,14 +50,8 @@ def build_ablation(scheduling: Scheduling) -> Any:
         inspect.Parameter("stage_settings", kind, default={}, annotation=dict),
         inspect.Parameter("evaluation_settings", kind, default=_EVALUATION, annotation=dict),
     ]
-    required = [p for p in (*texts, *own) if p.default is p.empty]
-    optional = [p for p in (*texts, *own) if p.default is not p.empty]
-    signature = inspect.Signature([*required, *optional, *parameters(trains=True)])
-    pipeline.__signature__ = signature  # type: ignore[attr-defined]
-    pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    pipeline.__doc__ = _docstring()
-    pipeline.__name__ = "ablation"
-    return dsl.pipeline(name="ablation", display_name="Compare recipes on the same problems")(pipeline)
+    signature = signed(pipeline, [*texts, *own, *parameters(trains=True)], defaults, _docstring())
+    return dsl.pipeline(name=called, display_name=TITLE)(pipeline)
 
 
 def _docstring() -> str:

@@ -8,6 +8,7 @@ a pipeline's parameters from its function's.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.scheduling import CHECKPOINTS, Scheduling, checkpoints, parameters, run_time, schedule
+from posttrain.pipelines.signatures import NOTHING, signed
 
 from posttrain.recipes.execute import keeps_checkpoints
 from posttrain.recipes.load import in_order
@@ -26,12 +28,27 @@ from posttrain.settings import parse_settings
 _OUTSIDE = {"name", "role", "also"}
 
 
-def compile_recipe(recipe: Recipe, path: Path, scheduling: Scheduling | None = None) -> None:
-    """Write the recipe's pipeline as YAML."""
-    compiler.Compiler().compile(build_pipeline(recipe, scheduling or Scheduling()), str(path))
+def compile_recipe(
+    recipe: Recipe,
+    path: Path,
+    scheduling: Scheduling | None = None,
+    defaults: Mapping[str, Any] = NOTHING,
+    called: str = "",
+) -> None:
+    """Write the recipe's pipeline as YAML.
+
+    Args:
+        defaults: of run-time parameters, where they are to be others.
+        called: the pipeline's name, if not the recipe's.
+
+    Raises:
+        ConfigError: a default is of no parameter, or of another type.
+    """
+    built = build_pipeline(recipe, scheduling or Scheduling(), defaults, called or recipe.name)
+    compiler.Compiler().compile(built, str(path))
 
 
-def build_pipeline(recipe: Recipe, scheduling: Scheduling) -> Any:
+def build_pipeline(recipe: Recipe, scheduling: Scheduling, defaults: Mapping[str, Any], called: str) -> Any:
     """The recipe as a KFP pipeline."""
 
     def pipeline(*positional: Any, **named: Any) -> None:
@@ -39,12 +56,8 @@ def build_pipeline(recipe: Recipe, scheduling: Scheduling) -> Any:
         values = signature.bind(*positional, **named).arguments
         _build_tasks(recipe, scheduling, values)
 
-    signature = inspect.Signature(_parameters(recipe))
-    pipeline.__signature__ = signature  # type: ignore[attr-defined]
-    pipeline.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    pipeline.__doc__ = _docstring(recipe)
-    pipeline.__name__ = recipe.name.replace("-", "_")
-    return dsl.pipeline(name=recipe.name, display_name=recipe.title)(pipeline)
+    signature = signed(pipeline, _parameters(recipe), defaults, _docstring(recipe))
+    return dsl.pipeline(name=called, display_name=recipe.title)(pipeline)
 
 
 def _parameters(recipe: Recipe) -> list[inspect.Parameter]:
@@ -59,9 +72,7 @@ def _parameters(recipe: Recipe) -> list[inspect.Parameter]:
         inspect.Parameter(f"{name}_settings", kind, default=stage_defaults(name, spec), annotation=dict)
         for name, spec in recipe.stages.items()
     ]
-    required = [parameter for parameter in inputs if parameter.default is inspect.Parameter.empty]
-    optional = [parameter for parameter in inputs if parameter.default is not inspect.Parameter.empty]
-    return [*required, *optional, *stages, *parameters(_trains(recipe))]
+    return [*inputs, *stages, *parameters(_trains(recipe))]
 
 
 def _trains(recipe: Recipe) -> bool:

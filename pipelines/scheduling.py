@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 from kfp import dsl, kubernetes
 from posttrain.components.images import CONTROL, TRAIN
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from posttrain.errors import ConfigError
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
@@ -26,6 +26,19 @@ from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
+
+# What may be in the secret, and what a task is told of it.
+_SECRET_KEYS = (
+    *CREDENTIALS,
+    *VARIABLES,
+    STORE_VARIABLE,
+    "VLLM_API_KEY",
+    "POSTTRAIN_JUDGE_URL",
+    "POSTTRAIN_JUDGE_MODEL",
+    "POSTTRAIN_JUDGE_KEY",
+)
+
+PART_OF = {"app.kubernetes.io/part-of": "posttrain"}
 
 
 class Scheduling(BaseModel):
@@ -48,6 +61,42 @@ class Scheduling(BaseModel):
     )
     cache_size: str = Field(default="100GiB", description="how much is kept there; not more than the claim has")
     pull_policy: str = Field(default="IfNotPresent", description="Always, IfNotPresent or Never")
+    pull_secrets: list[str] = Field(default=[], description="secrets with a registry's credentials")
+    secret_keys: list[str] = Field(
+        default=[*_SECRET_KEYS], description="keys of the secret that become environment variables of the same name"
+    )
+    secret_optional: bool = Field(
+        default=True,
+        description="whether the secret and each of its keys may be absent; KFP before 2.15 does not know: false there",
+    )
+    labels: dict[str, str] = Field(
+        default=PART_OF,
+        description="of every task's pod; the chart's network policy goes by the default, Kueue by its queue-name",
+    )
+    annotations: dict[str, str] = Field(default={}, description="of every task's pod")
+    user: int = Field(default=10001, ge=0, description="numeric user of every task's pod; 0 = the image's, maybe root")
+    scratch: str = Field(
+        default="",
+        description="size of a volume for the temporary files of a pod with a model; empty = none",
+    )
+    scratch_class: str = Field(default="", description="storage class of that volume; empty = the cluster's default")
+
+    @field_validator("labels")
+    @classmethod
+    def _with_part_of(cls, given: dict[str, str]) -> dict[str, str]:
+        return PART_OF | given
+
+    @classmethod
+    def checked(cls, values: Any, where: str) -> Scheduling:
+        """From a file's or a deployment's values.
+
+        Raises:
+            ConfigError: a value is unknown or wrong.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
@@ -70,6 +119,7 @@ RUN_TIME: Mapping[str, RunTime] = {
     "schedule_gpu_type": RunTime(str, "nvidia.com/gpu", "Resource name of the accelerator."),
     "schedule_node_selector": RunTime(dict, {}, "Node labels that pods with a model need."),
     "schedule_tolerations": RunTime(list, [], "Tolerations of pods with a model, as in a pod spec."),
+    "schedule_affinity": RunTime(dict, {}, "Node affinity of pods with a model, as in a pod spec (nodeAffinity)."),
     "schedule_secret": RunTime(
         str, "posttrain-s3", "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; may be absent."
     ),
@@ -97,8 +147,8 @@ def read_scheduling(path: Path | None) -> Scheduling:
     if path is None:
         return Scheduling()
     try:
-        return Scheduling.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return Scheduling.checked(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+    except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 
 
@@ -106,18 +156,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
 
-_CACHE = "/var/cache/posttrain"
-
-# Secret keys that become environment variables of the same name; each may be absent.
-_SECRET_KEYS = (
-    *CREDENTIALS,
-    *VARIABLES,
-    STORE_VARIABLE,
-    "VLLM_API_KEY",
-    "POSTTRAIN_JUDGE_URL",
-    "POSTTRAIN_JUDGE_MODEL",
-    "POSTTRAIN_JUDGE_KEY",
-)
+_CACHE, _SCRATCH = "/var/cache/posttrain", "/var/tmp/posttrain"
 
 
 def run_time(trains: bool) -> dict[str, RunTime]:
@@ -139,7 +178,7 @@ def checkpoints(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values for tasks inside a ParallelFor: parameters used only for resources do not reach them."""
     fixed = {f"schedule_{name}": value for name, value in scheduling.loop_resources.items()}
-    placement: dict[str, Any] = {"schedule_node_selector": {}, "schedule_tolerations": []}
+    placement: dict[str, Any] = {"schedule_node_selector": {}, "schedule_tolerations": [], "schedule_affinity": {}}
     return {**values, **placement, **fixed}
 
 
@@ -158,7 +197,19 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
         task.set_retry(scheduling.retries, scheduling.retry_backoff, backoff_factor=2.0, backoff_max_duration=budget)
     kubernetes.set_timeout(task, int(scheduling.timeout_hours * 3600))
     kubernetes.set_image_pull_policy(task, scheduling.pull_policy)
-    kubernetes.use_secret_as_env(task, values["schedule_secret"], {key: key for key in _SECRET_KEYS}, optional=True)
+    if scheduling.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, scheduling.pull_secrets)
+    for key, value in scheduling.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in scheduling.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    if scheduling.user:
+        kubernetes.set_security_context(task, run_as_user=scheduling.user, run_as_non_root=True)
+    keys = {key: key for key in scheduling.secret_keys}
+    kubernetes.use_secret_as_env(task, values["schedule_secret"], keys, optional=True)
+    if not scheduling.secret_optional:
+        for secret in task.platform_config["kubernetes"]["secretAsEnv"]:
+            del secret["optional"]  # false would be written, too, and an old backend refuses the field itself
     if image == "train":
         # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
@@ -173,12 +224,18 @@ def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping
         kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
     if values["schedule_tolerations"] != []:
         kubernetes.add_toleration_json(task, values["schedule_tolerations"])
+    if values["schedule_affinity"] != {}:
+        kubernetes.add_node_affinity_json(task, values["schedule_affinity"])
     task.set_accelerator_type(values["schedule_gpu_type"])
     task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.cache_claim:
         kubernetes.mount_pvc(task, scheduling.cache_claim, _CACHE)
         task.set_env_variable(cache.DIRECTORY, _CACHE)
         task.set_env_variable(cache.SIZE, scheduling.cache_size)
+    if scheduling.scratch:
+        modes, storage_class = ["ReadWriteOnce"], scheduling.scratch_class or None
+        kubernetes.add_ephemeral_volume(task, "scratch", _SCRATCH, modes, scheduling.scratch, storage_class)
+        task.set_env_variable("TMPDIR", _SCRATCH)
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from posttrain.errors import ConfigError, nearest
+from posttrain.recipes.load import overlaid
 from posttrain.recipes.schema import Recipe
 
 
@@ -78,11 +79,7 @@ def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {change!r}: the value is not YAML ({' '.join(str(error).split())})") from None
         _nest(asked.setdefault(stage, {}), setting.split("."), value)
-    rooms = {spec.use for spec in recipe.stages.values()}
-    for stage in asked:
-        if stage not in recipe.stages and stage not in rooms:
-            raise ConfigError(f"{recipe.name} has no stage {stage!r}{nearest(stage, [*recipe.stages, *rooms])}")
-    return recipe.overlaid(asked)
+    return overlaid(recipe, asked)
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

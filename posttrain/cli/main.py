@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli import checkpoints
+from posttrain.cli import checkpoints, kubeflow
 
 app = typer.Typer(
     help="Post-train language models as measured, recorded, gated stages on Kubeflow Pipelines.",
@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoints.app, name="checkpoints")
+for command in (kubeflow.deploy, kubeflow.submit, kubeflow.schedule, kubeflow.runs):
+    app.command()(command)
 
 # `--base DIR`, `--problems FILE` …: the inputs differ from recipe to recipe, so they are read from what is left over.
 _INPUTS_AS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}

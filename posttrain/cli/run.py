@@ -19,8 +19,7 @@ from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.progress import EVENTS_VARIABLE
 from posttrain.recipes.execute import keeps_checkpoints
-from posttrain.recipes.load import check_recipe, in_order, load_recipe
-from posttrain.recipes.loops import diagnose_recipe, improve_recipe
+from posttrain.recipes.load import check_recipe, in_order
 from posttrain.recipes.schema import Recipe
 from posttrain.reuse import RUNS_VARIABLE
 
@@ -32,21 +31,13 @@ def compile_to(
     name: str, output: Path, rounds: int, scheduling: Path | None, settings: Path | None, changes: list[str]
 ) -> None:
     """Compile a recipe, with changes, to YAML; or one of the pipelines that choose for themselves, by name."""
-    from posttrain.pipelines.ablation import compile_ablation
-    from posttrain.pipelines.compiler import compile_recipe
+    from posttrain.pipelines.packages import compile_named
     from posttrain.pipelines.scheduling import read_scheduling
 
     if output.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"-o {output}: a pipeline is YAML; name it *.yaml")
-    fixed = read_scheduling(scheduling)
-    if name == "ablation":
-        compile_ablation(output, fixed)
-        print(f"{output}: candidate recipes in parallel, compared on the same problems")
-        return
-    loops = {"diagnose": diagnose_recipe, "improve": lambda: improve_recipe(rounds)}
-    recipe = _changed(loops[name]() if name in loops else load_recipe(name, load_stages()), settings, changes)
-    compile_recipe(recipe, output, fixed)
-    print(f"{output}: {recipe.title}, {len(recipe.stages)} stages")
+    told = compile_named(name, output, read_scheduling(scheduling), rounds, lambda r: changed(r, settings, changes))
+    print(f"{output}: {told}")
 
 
 def _changed(recipe: Recipe, settings: Path | None, changes: list[str]) -> Recipe:

@@ -44,6 +44,19 @@ def load_recipe(name_or_path: str, stages: Mapping[str, Stage[Any]]) -> Recipe:
     return parse_recipe(text, str(path), stages)
 
 
+def overlaid(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """`Recipe.overlaid`, where every name must be of a stage or room of the recipe.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    rooms = {spec.use for spec in recipe.stages.values()}
+    for stage in settings:
+        if stage not in recipe.stages and stage not in rooms:
+            raise RecipeError(f"{recipe.name} has no stage {stage!r}{nearest(stage, [*recipe.stages, *rooms])}")
+    return recipe.overlaid(settings)
+
+
 def parse_recipe(text: str, where: str, stages: Mapping[str, Stage[Any]]) -> Recipe:
     """A recipe from YAML text.
 

@@ -41,10 +41,15 @@ class GaveUp(Exception):
 
 
 class Retries:
-    """Calls again what failed, until it succeeds or has failed for `patience` seconds; `stop` ends all its waits."""
+    """Calls again what failed, until it succeeds or has failed for `patience` seconds; `stop` ends all its waits.
 
-    def __init__(self, patience: float) -> None:
+    Args:
+        passes: whether what failed so may succeed later; by default what stores and networks do.
+    """
+
+    def __init__(self, patience: float, passes: Callable[[Exception], bool] | None = None) -> None:
         self._patience, self._stopped = patience, threading.Event()
+        self._passes = passes or may_pass
 
     def __call__(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """The result of `work(*args, **kwargs)`.
@@ -61,7 +66,7 @@ class Retries:
                 now, tries = time.monotonic(), tries + 1
                 began = began or now
                 wait = _JITTER.uniform(0, min(LONGEST, SHORTEST * 2**tries))
-                if not may_pass(error):
+                if not self._passes(error):
                     raise
                 if now + wait > began + self._patience:
                     raise GaveUp(tries, now - began) from error

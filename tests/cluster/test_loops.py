@@ -17,7 +17,7 @@ from posttrain.recipes.compose import StepUse, compose
 from posttrain.recipes.loops import improve_recipe
 from posttrain.recipes.schema import Recipe
 from posttrain.worlds.countdown import build
-from tests.cluster.backend import BUCKET, Backend
+from tests.cluster.backend import BUCKET, SCHEDULING, Backend
 
 BACKEND = Backend.named()
 pytestmark = [
@@ -26,10 +26,8 @@ pytestmark = [
     pytest.mark.timeout(3600),
 ]
 SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "examples/countdown/improve.yaml").read_text(encoding="utf-8"))
-# Small pods: no retries that would hide a fault, and a node of 24 GiB.
 SMALL = Scheduling(
-    retries=0,
-    shared_memory="",
+    **SCHEDULING,
     loop_resources={"gpu_count": "0", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"},
 )
 

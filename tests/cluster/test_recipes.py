@@ -14,7 +14,7 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from examples.recipes.world import inputs
 from posttrain.recipes.load import load_recipe
-from tests.cluster.backend import BUCKET, Backend
+from tests.cluster.backend import BUCKET, SCHEDULING, Backend
 
 BACKEND = Backend.named()
 pytestmark = [
@@ -30,7 +30,7 @@ def test_a_recipe_runs_to_its_end(name: str, tmp_path: Path) -> None:
     assert BACKEND is not None
     recipe = load_recipe(name, load_stages()).overlaid(TINY)
     pipeline = tmp_path / f"{name}.yaml"
-    compile_recipe(recipe, pipeline, Scheduling(retries=0, shared_memory=""))
+    compile_recipe(recipe, pipeline, Scheduling(**SCHEDULING))
     local, run = inputs(tmp_path / "world"), int(time.time())
     prefix = BACKEND.upload(tmp_path / "world", f"recipes-{run}")
     uris = {role: path.replace(str(tmp_path / "world"), prefix) for role, path in local.items()}

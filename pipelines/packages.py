@@ -1,0 +1,104 @@
+"""Every pipeline by its name, compiled: a recipe, with changes, or one of those that choose for themselves."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain.components.catalogue import load_stages
+from posttrain.pipelines.ablation import TITLE as ABLATION
+from posttrain.pipelines.ablation import compile_ablation
+from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.scheduling import Scheduling
+
+from posttrain.errors import ConfigError, nearest
+from posttrain.kubeflow.deployment import Deployment, Package, PipelineEntry, parameters_of
+from posttrain.recipes.load import check_recipe, load_recipe, overlaid
+from posttrain.recipes.loops import diagnose_recipe, improve_recipe
+from posttrain.recipes.schema import Recipe
+
+Change = Callable[[Recipe], Recipe]
+
+
+def compile_named(
+    name: str,
+    path: Path,
+    scheduling: Scheduling,
+    rounds: int = 3,
+    change: Change = lambda recipe: recipe,
+    defaults: Mapping[str, Any] | None = None,
+    called: str = "",
+) -> str:
+    """Write a pipeline as YAML; returns what it is, in a line.
+
+    Args:
+        name: a named recipe, a recipe's file, `diagnose`, `improve` or `ablation`.
+        rounds: most rounds of `improve`.
+        change: of the recipe, before it is checked.
+        defaults: of run-time parameters.
+        called: the pipeline's name, if not the recipe's.
+
+    Raises:
+        ConfigError: no such recipe, or a change or default does not fit it.
+    """
+    if name == "ablation":
+        compile_ablation(path, scheduling, defaults or {}, called)
+        return ABLATION
+    loops = {"diagnose": diagnose_recipe, "improve": lambda: improve_recipe(rounds)}
+    recipe = change(loops[name]() if name in loops else load_recipe(name, load_stages()))
+    check_recipe(recipe, recipe.name, load_stages())
+    compile_recipe(recipe, path, scheduling, defaults or {}, called)
+    return f"{recipe.title}, {len(recipe.stages)} stages"
+
+
+def packages(deployment: Deployment, where: str) -> list[Package]:
+    """The deployment's pipelines, compiled.
+
+    Args:
+        where: what the deployment was read from, for messages.
+
+    Raises:
+        ConfigError: an entry makes no sense; it is named.
+    """
+    scheduling = Scheduling.checked(deployment.scheduling, f"{where}: scheduling")
+    made = [_package(name, entry, scheduling, where) for name, entry in deployment.pipelines.items()]
+    known = {name for package in made for name in parameters_of(package.spec)}
+    for name in deployment.defaults:
+        if name not in known:
+            raise ConfigError(f"{where}: defaults: no pipeline has a parameter {name!r}{nearest(name, known)}")
+    return [
+        _package(package.name, deployment.pipelines[package.name], scheduling, where, _shared(deployment, package))
+        if _shared(deployment, package)
+        else package
+        for package in made
+    ]
+
+
+def _shared(deployment: Deployment, package: Package) -> dict[str, Any]:
+    """The deployment's defaults that this pipeline has a parameter for, and no own default."""
+    own = deployment.pipelines[package.name].defaults
+    has = parameters_of(package.spec)
+    return {name: value for name, value in deployment.defaults.items() if name in has and name not in own}
+
+
+def _package(
+    name: str, entry: PipelineEntry, scheduling: Scheduling, where: str, shared: Mapping[str, Any] | None = None
+) -> Package:
+    defaults = {**(shared or {}), **entry.defaults}
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "pipeline.yaml"
+        try:
+            title = compile_named(
+                entry.recipe or name,
+                file,
+                scheduling,
+                entry.rounds,
+                lambda r: overlaid(r, entry.settings),
+                defaults,
+                name,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{where}: pipelines.{name}: {error}") from None
+        return Package(name, title, file.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""What is deployed on a Kubeflow Pipelines server: pipelines and recurring runs, upserted; runs, started and listed."""
