@@ -1,4 +1,4 @@
-"""A training pod that is killed, or deleted, on a real backend: the stage goes on from the bucket to the same weights."""
+"""A training pod that is killed or deleted on a real backend: its stage goes on from the bucket to the same weights."""
 
 from __future__ import annotations
 
