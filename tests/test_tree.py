@@ -25,6 +25,7 @@ MAY_IMPORT_AT_TOP = {
     "posttrain/generation/transformers.py",
     "posttrain/training/anchoring.py",
     "posttrain/training/callbacks.py",
+    "posttrain/training/parts.py",
     "posttrain/training/plain.py",
     "posttrain/training/process_trainer.py",
     "posttrain/training/snapshot.py",
