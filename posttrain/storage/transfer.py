@@ -273,6 +273,8 @@ def _read(raw: Any, block: memoryview, until: float) -> int:
     By http.client's own `readinto`, since urllib3's makes a copy first. Alone it would wait for all of the block.
     """
     body, got = raw._fp, 0
+    if body.fp is None:  # it ended within the last block
+        raise Damaged("the answer ended early")
     if not body.chunked:
         body.fp.readinto = body.fp.readinto1
     try:

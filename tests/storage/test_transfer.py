@@ -1,10 +1,14 @@
 """Large objects in many parts: sent and fetched whole, compared, and taken back when something fails."""
 
+import io
+import math
 import os
 import subprocess
 import sys
 import time
+from http.client import HTTPResponse
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +128,19 @@ def test_an_answer_that_breaks_off_is_gone_on_with(store, tmp_path, monkeypatch)
     monkeypatch.setattr(transfer, "_read", breaks)
     store.get({"file": tmp_path / "file"})
     assert (tmp_path / "file").read_bytes() == content
+
+
+def test_an_answer_that_ends_within_a_block_has_ended_early():
+    class Line:
+        def makefile(self, mode):
+            return io.BytesIO(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 40)
+
+    answer = HTTPResponse(Line())
+    answer.begin()
+    raw, block = SimpleNamespace(_fp=answer), memoryview(bytearray(100))
+    assert transfer._read(raw, block, math.inf) == 40
+    with pytest.raises(Damaged, match="ended early"):
+        transfer._read(raw, block[40:], math.inf)
 
 
 def test_one_range_that_fails_for_good_ends_the_others(store, tmp_path, monkeypatch):
