@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -28,9 +29,12 @@ class Drill:
         large: bytes of the file that is sent in parts.
     """
 
+    # Of all drills: where one has a folder, another may have no object of that name.
+    _turns = itertools.count(1)
+
     def __init__(self, store: Store, server: Server, scratch: Path, seed: int = 0, large: int = 9 << 20) -> None:
         self._store, self._client, self._scratch, self._large = store, server.client, scratch, large
-        self._random, self._turn = random.Random(seed), 0
+        self._random = random.Random(seed)
         self.refusal = ""  # what the last error said
 
     def run(self, operation: str, limit: float = 120.0) -> str:
@@ -39,10 +43,9 @@ class Drill:
         Raises:
             Corrupt: it was told to be right and is not.
         """
-        self._turn += 1
         started = time.monotonic()
         try:
-            getattr(self, f"_{operation}")(f"{self._turn:04}")
+            getattr(self, f"_{operation}")(f"{next(self._turns):04}")
         except StorageError as error:
             if "\n" in str(error) or error.exit_code != RETRYABLE:
                 raise Corrupt(f"an error that helps nobody: {error}") from error
