@@ -95,73 +95,75 @@ class Server:
 
     def pipeline(self, name: str) -> Any | None:
         """The pipeline of that name."""
-        found = self._all(self._pipelines.pipeline_service_list_pipelines, "pipelines", name, **self._here)
+        found = self._all(self._api("Pipeline").pipeline_service_list_pipelines, "pipelines", name, **self._here)
         return next((each for each in found if each.display_name == name), None)
 
     def pipelines(self) -> list[Any]:
         """All of the namespace."""
-        return list(self._all(self._pipelines.pipeline_service_list_pipelines, "pipelines", **self._here))
+        return list(self._all(self._api("Pipeline").pipeline_service_list_pipelines, "pipelines", **self._here))
 
     def versions(self, pipeline_id: str) -> list[Any]:
         """A pipeline's, the newest first."""
-        ask = self._pipelines.pipeline_service_list_pipeline_versions
+        ask = self._api("Pipeline").pipeline_service_list_pipeline_versions
         found = self._all(ask, "pipeline_versions", pipeline_id=pipeline_id, sort_by="created_at desc")
         return list(found)
 
     def create_pipeline(self, name: str, description: str) -> Any:
         """One without a version."""
         body = self.models.V2beta1Pipeline(display_name=name, description=description, **self._here)
-        return self._once(self._pipelines.pipeline_service_create_pipeline, pipeline=body)
+        return self._once(self._api("Pipeline").pipeline_service_create_pipeline, pipeline=body)
 
     def create_version(self, pipeline_id: str, name: str, description: str, package: Path) -> Any:
         """A version out of compiled YAML."""
-        ask = self._uploads.upload_pipeline_version
+        ask = self._api("PipelineUpload").upload_pipeline_version
         return self._once(ask, uploadfile=str(package), name=name, pipelineid=pipeline_id, description=description)
 
     def delete_pipeline(self, pipeline_id: str) -> None:
         """A pipeline and its versions; its runs stay."""
         for version in self.versions(pipeline_id):
-            ask = self._pipelines.pipeline_service_delete_pipeline_version
+            ask = self._api("Pipeline").pipeline_service_delete_pipeline_version
             self._delete(ask, pipeline_id=pipeline_id, pipeline_version_id=version.pipeline_version_id)
-        self._delete(self._pipelines.pipeline_service_delete_pipeline, pipeline_id=pipeline_id)
+        self._delete(self._api("Pipeline").pipeline_service_delete_pipeline, pipeline_id=pipeline_id)
 
     # --- experiments, recurring runs, runs ---
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made if it is not there."""
-        found = self._all(self._experiments.experiment_service_list_experiments, "experiments", name, **self._here)
+        found = self._all(
+            self._api("Experiment").experiment_service_list_experiments, "experiments", name, **self._here
+        )
         if known := next((each for each in found if each.display_name == name), None):
             return str(known.experiment_id)
         body = self.models.V2beta1Experiment(display_name=name, **self._here)
-        made = self._once(self._experiments.experiment_service_create_experiment, experiment=body)
+        made = self._once(self._api("Experiment").experiment_service_create_experiment, experiment=body)
         return str(made.experiment_id)
 
     def recurring_runs(self) -> list[Any]:
         """All of the namespace."""
-        ask = self._recurring.recurring_run_service_list_recurring_runs
+        ask = self._api("RecurringRun").recurring_run_service_list_recurring_runs
         return list(self._all(ask, "recurring_runs", **self._here))
 
     def create_recurring_run(self, **fields: Any) -> Any:
         """See V2beta1RecurringRun for the fields."""
         body = self.models.V2beta1RecurringRun(**fields)
-        return self._once(self._recurring.recurring_run_service_create_recurring_run, recurring_run=body)
+        return self._once(self._api("RecurringRun").recurring_run_service_create_recurring_run, recurring_run=body)
 
     def delete_recurring_run(self, recurring_run_id: str) -> None:
         """It fires no more; runs that it started stay."""
-        ask = self._recurring.recurring_run_service_delete_recurring_run
+        ask = self._api("RecurringRun").recurring_run_service_delete_recurring_run
         self._delete(ask, recurring_run_id=recurring_run_id)
 
     def create_run(self, **fields: Any) -> Any:
         """See V2beta1Run for the fields."""
-        return self._once(self._runs.run_service_create_run, run=self.models.V2beta1Run(**fields))
+        return self._once(self._api("Run").run_service_create_run, run=self.models.V2beta1Run(**fields))
 
     def run(self, run_id: str) -> Any:
         """One run."""
-        return self._ask(self._runs.run_service_get_run, run_id=run_id)
+        return self._ask(self._api("Run").run_service_get_run, run_id=run_id)
 
     def runs(self, most: int) -> list[Any]:
         """The newest runs of the namespace."""
-        found = self._all(self._runs.run_service_list_runs, "runs", sort_by="created_at desc", **self._here)
+        found = self._all(self._api("Run").run_service_list_runs, "runs", sort_by="created_at desc", **self._here)
         return [run for run, _ in zip(found, range(most), strict=False)]
 
     # --- how it is asked ---
@@ -199,25 +201,8 @@ class Server:
                 raise ConfigError(f"{file}: {error.strerror}; {TOKEN_FILE} must name a file with a token") from None
         configuration.api_key["authorization"] = token
 
-    @cached_property
-    def _pipelines(self) -> Any:
-        return self.models.PipelineServiceApi(self._client)
-
-    @cached_property
-    def _uploads(self) -> Any:
-        return self.models.PipelineUploadServiceApi(self._client)
-
-    @cached_property
-    def _experiments(self) -> Any:
-        return self.models.ExperimentServiceApi(self._client)
-
-    @cached_property
-    def _recurring(self) -> Any:
-        return self.models.RecurringRunServiceApi(self._client)
-
-    @cached_property
-    def _runs(self) -> Any:
-        return self.models.RunServiceApi(self._client)
+    def _api(self, service: str) -> Any:
+        return getattr(self.models, f"{service}ServiceApi")(self._client)
 
     def _all(self, ask: Callable[..., Any], what: str, name: str = "", **arguments: Any) -> Iterator[Any]:
         if name:
