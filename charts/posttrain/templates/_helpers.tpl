@@ -93,7 +93,7 @@ containers:
   - name: posttrain
     image: {{ include "posttrain.image" (dict "root" $ "image" $.Values.images.control) }}
     imagePullPolicy: {{ $.Values.images.pullPolicy }}
-    command: [python, -m, posttrain]
+    command: [python3, -m, posttrain]
     args: {{ .args | toJson }}
     env:
       - {name: KF_PIPELINES_ENDPOINT, value: {{ $.Values.kubeflow.endpoint | quote }}}
