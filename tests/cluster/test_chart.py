@@ -101,7 +101,7 @@ def test_an_install_brings_pipelines_and_recurring_runs(installed: Path, server:
 
 
 def test_the_release_proves_itself_by_a_run_to_the_end(installed: Path) -> None:
-    done = helm("test", RELEASE, "-n", NAMESPACE, "--timeout", "30m", "--logs")
+    done = helm("test", RELEASE, "-n", NAMESPACE, "--timeout", "30m")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
