@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,18 @@ def weight_files(directory: Path) -> list[Path]:
         if not shard.is_file():
             raise PolicyError(f"{shard}: missing, but model.safetensors.index.json names it; fetch it again")
     return shards or sorted(directory.glob("*.safetensors"))
+
+
+def safetensors_start(tensors: Mapping[str, Any], about: Mapping[str, str] | None = None) -> bytes:
+    """How a weight file begins: its header and that one's length, so padded that data starts at a multiple of eight.
+
+    Args:
+        tensors: name → `dtype`, `shape` and `data_offsets`.
+        about: more of `__metadata__`.
+    """
+    header = json.dumps({"__metadata__": {"format": "pt", **(about or {})}, **tensors}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
 
 
 def safetensors_header(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from posttrain.artifacts.policy import safetensors_header
+from posttrain.artifacts.policy import safetensors_header, safetensors_start
 from posttrain.errors import DamagedError
 
 PARTS = "parts"
@@ -92,9 +92,7 @@ def _write(tensors: dict[str, _Tensor], sink: BinaryIO) -> None:
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].width, item[0])):
         start, end = end, end + tensor.size
         described[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, **described}).encode()
-    header += b" " * (-len(header) % 8)
-    sink.write(len(header).to_bytes(8, "little") + header)
+    sink.write(safetensors_start(described))
     data = sink.tell()
     for name, tensor in tensors.items():
         for source, at, size, first in tensor.runs:

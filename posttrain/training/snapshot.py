@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posttrain.artifacts.policy import safetensors_start
 from posttrain.storage.joining import PARTS
 from posttrain.training.parts import Part, split
 
@@ -93,10 +94,7 @@ class HostCopies:
                 jobs.append((target.numpy(), tensor.view(-1).view(torch.uint8).numpy()))
             elif end > start:
                 target.view(tensor.dtype).view(tensor.shape).copy_(tensor, non_blocking=True)
-        header = json.dumps({"__metadata__": {"format": "pt"} | about, **described}).encode()
-        header += b" " * (-len(header) % 8)
-        data = memoryview(buffer.numpy())[:size]
-        return [memoryview(len(header).to_bytes(8, "little") + header), data]
+        return [memoryview(safetensors_start(described, about)), memoryview(buffer.numpy())[:size]]
 
     def _buffer(self, file: str, size: int) -> Tensor:
         held = self._buffers.get(file)
