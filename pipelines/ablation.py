@@ -6,7 +6,6 @@ Which recipes is decided when the pipeline is started: each branch is the stage 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.compiler import load_component
 from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule
-from posttrain.pipelines.signatures import NOTHING, signed
+from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
 _TEXT: dict[str, tuple[Any, str]] = {
     "base": (inspect.Parameter.empty, "The policy that every candidate starts from (path, file:// or s3://)."),
@@ -31,13 +30,13 @@ _EVALUATION = {"samples": 64, "max_new_tokens": 512, "temperature": 1.0}
 
 
 def compile_ablation(
-    path: Path, scheduling: Scheduling | None = None, defaults: Mapping[str, Any] = NOTHING, called: str = ""
+    path: Path, scheduling: Scheduling | None = None, defaults: Defaults = NOTHING, called: str = ""
 ) -> None:
     """Write the ablation pipeline as YAML; see `compile_recipe`."""
     compiler.Compiler().compile(build_ablation(scheduling or Scheduling(), defaults, called or "ablation"), str(path))
 
 
-def build_ablation(scheduling: Scheduling, defaults: Mapping[str, Any], called: str) -> Any:
+def build_ablation(scheduling: Scheduling, defaults: Defaults, called: str) -> Any:
     """The pipeline; the signature holds the scheduling parameters as every compiled recipe does."""
 
     def pipeline(*positional: Any, **named: Any) -> None:

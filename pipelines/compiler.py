@@ -8,7 +8,6 @@ a pipeline's parameters from its function's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.scheduling import CHECKPOINTS, Scheduling, checkpoints, parameters, run_time, schedule
-from posttrain.pipelines.signatures import NOTHING, signed
+from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
 from posttrain.recipes.execute import keeps_checkpoints
 from posttrain.recipes.load import in_order
@@ -32,7 +31,7 @@ def compile_recipe(
     recipe: Recipe,
     path: Path,
     scheduling: Scheduling | None = None,
-    defaults: Mapping[str, Any] = NOTHING,
+    defaults: Defaults = NOTHING,
     called: str = "",
 ) -> None:
     """Write the recipe's pipeline as YAML.
@@ -48,7 +47,7 @@ def compile_recipe(
     compiler.Compiler().compile(built, str(path))
 
 
-def build_pipeline(recipe: Recipe, scheduling: Scheduling, defaults: Mapping[str, Any], called: str) -> Any:
+def build_pipeline(recipe: Recipe, scheduling: Scheduling, defaults: Defaults, called: str) -> Any:
     """The recipe as a KFP pipeline."""
 
     def pipeline(*positional: Any, **named: Any) -> None:

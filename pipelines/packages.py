@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.ablation import TITLE as ABLATION
 from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import Scheduling
+from posttrain.pipelines.signatures import NOTHING, Defaults
 
 from posttrain.errors import ConfigError, nearest
-from posttrain.kubeflow.deployment import Deployment, Package, PipelineEntry, parameters_of
+from posttrain.kubeflow.deployment import Deployment, Package, parameters_of
 from posttrain.recipes.load import check_recipe, load_recipe, overlaid
 from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import Recipe
@@ -28,7 +28,7 @@ def compile_named(
     scheduling: Scheduling,
     rounds: int = 3,
     change: Change = lambda recipe: recipe,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Defaults = NOTHING,
     called: str = "",
 ) -> str:
     """Write a pipeline as YAML; returns what it is, in a line.
@@ -44,12 +44,12 @@ def compile_named(
         ConfigError: no such recipe, or a change or default does not fit it.
     """
     if name == "ablation":
-        compile_ablation(path, scheduling, defaults or {}, called)
+        compile_ablation(path, scheduling, defaults, called)
         return ABLATION
     loops = {"diagnose": diagnose_recipe, "improve": lambda: improve_recipe(rounds)}
     recipe = change(loops[name]() if name in loops else load_recipe(name, load_stages()))
     check_recipe(recipe, recipe.name, load_stages())
-    compile_recipe(recipe, path, scheduling, defaults or {}, called)
+    compile_recipe(recipe, path, scheduling, defaults, called)
     return f"{recipe.title}, {len(recipe.stages)} stages"
 
 
@@ -63,30 +63,17 @@ def packages(deployment: Deployment, where: str) -> list[Package]:
         ConfigError: an entry makes no sense; it is named.
     """
     scheduling = Scheduling.checked(deployment.scheduling, f"{where}: scheduling")
-    made = [_package(name, entry, scheduling, where) for name, entry in deployment.pipelines.items()]
+    made = [_package(name, deployment, scheduling, where) for name in deployment.pipelines]
     known = {name for package in made for name in parameters_of(package.spec)}
     for name in deployment.defaults:
         if name not in known:
             raise ConfigError(f"{where}: defaults: no pipeline has a parameter {name!r}{nearest(name, known)}")
-    return [
-        _package(package.name, deployment.pipelines[package.name], scheduling, where, _shared(deployment, package))
-        if _shared(deployment, package)
-        else package
-        for package in made
-    ]
+    return made
 
 
-def _shared(deployment: Deployment, package: Package) -> dict[str, Any]:
-    """The deployment's defaults that this pipeline has a parameter for, and no own default."""
-    own = deployment.pipelines[package.name].defaults
-    has = parameters_of(package.spec)
-    return {name: value for name, value in deployment.defaults.items() if name in has and name not in own}
-
-
-def _package(
-    name: str, entry: PipelineEntry, scheduling: Scheduling, where: str, shared: Mapping[str, Any] | None = None
-) -> Package:
-    defaults = {**(shared or {}), **entry.defaults}
+def _package(name: str, deployment: Deployment, scheduling: Scheduling, where: str) -> Package:
+    entry = deployment.pipelines[name]
+    defaults = Defaults(own=entry.defaults, shared=deployment.defaults)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "pipeline.yaml"
         try:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from posttrain.errors import ConfigError, nearest
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+@dataclass(frozen=True)
+class Defaults:
+    """Of run-time parameters, instead of their own: those of a pipeline, and those of every one that has them."""
+
+    own: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING = Defaults()
 
 
 def signed(
-    pipeline: Callable[..., None], parameters: Sequence[inspect.Parameter], defaults: Mapping[str, Any], doc: str
+    pipeline: Callable[..., None], parameters: Sequence[inspect.Parameter], defaults: Defaults, doc: str
 ) -> inspect.Signature:
     """Give a pipeline's function its signature and its help; required parameters come first.
 
     Args:
-        defaults: of parameters, instead of their own; of a dict, the keys that differ.
+        defaults: of a dict, the keys that differ.
 
     Raises:
-        ConfigError: a default is of no parameter, or of another type.
+        ConfigError: the pipeline's own default is of no parameter, or a default is of another type.
     """
     named = {parameter.name: parameter for parameter in parameters}
-    for name, value in defaults.items():
+    shared = {name: value for name, value in defaults.shared.items() if name in named}
+    for name, value in {**shared, **defaults.own}.items():
         if name not in named:
             raise ConfigError(f"defaults: no parameter {name!r}{nearest(name, named)}")
         named[name] = named[name].replace(default=_default(named[name], value))

@@ -85,7 +85,7 @@ def schedule(
 
     from posttrain.kubeflow import recurring, runs
     from posttrain.kubeflow.connection import server
-    from posttrain.kubeflow.deployment import Schedule, checked, validated
+    from posttrain.kubeflow.deployment import Schedule, checked, spec_of, validated
 
     there = server(endpoint, namespace)
     mark = recurring.mark("by-hand")
@@ -95,7 +95,7 @@ def schedule(
     given: dict[str, Any] = {"pipeline": pipeline, "cron": cron, "every_seconds": every, "experiment": experiment}
     wanted = validated(Schedule, given | {"service_account": service_account}, name)
     found, version = runs.newest(there, pipeline)
-    wanted = wanted.model_copy(update={"parameters": checked(_pairs(param or []), runs.spec_of(version), name)})
+    wanted = wanted.model_copy(update={"parameters": checked(_pairs(param or []), spec_of(version), name)})
     do = partial(recurring.upsert, there, name, wanted, found.pipeline_id, mark, dry_run)
     _show([there.settled(do)], dry_run)
 

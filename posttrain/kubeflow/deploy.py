@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from posttrain.kubeflow.connection import Server
-from posttrain.kubeflow.deployment import Deployment, Package, Schedule, checked
+from posttrain.kubeflow.deployment import Deployment, Package, Schedule, checked, spec_of
 from posttrain.kubeflow.recurring import Change, mark, marked, remove, upsert
 
 _DIFF = 40  # lines of a pipeline's difference that are shown
@@ -63,7 +63,7 @@ class Deployer:
         newest = versions[0] if versions else None
         if newest and _content_of(newest.display_name) == package.version:
             return Change("pipeline", package.name, "same", (newest.display_name,))
-        difference = _difference(newest.pipeline_spec, package) if newest else ()
+        difference = _difference(spec_of(newest), package) if newest else ()
         name = _unused(package.version, {version.display_name for version in versions})
         if not self._dry:
             if there is None:
@@ -108,10 +108,9 @@ def _unused(version: str, names: set[str]) -> str:
     return name
 
 
-def _difference(old: Any, package: Package) -> tuple[str, ...]:
+def _difference(old: Mapping[str, Any], package: Package) -> tuple[str, ...]:
     """The lines in which two pipelines differ, the first of them."""
-    # With settings for Kubernetes a server wraps the pipeline.
-    before, after = _lines((old or {}).get("pipeline_spec", old)), _lines(package.spec)
+    before, after = _lines(old), _lines(package.spec)
     lines = [line for line in difflib.unified_diff(before, after, n=0, lineterm="")][2:]
     lines = [line for line in lines if not line.startswith("@@")]
     more = (f"… and {len(lines) - _DIFF} lines more",) if len(lines) > _DIFF else ()

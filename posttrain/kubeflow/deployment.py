@@ -140,6 +140,12 @@ class Package:
         return self.documents[0]
 
 
+def spec_of(version: Any) -> Mapping[str, Any]:
+    """The pipeline of a version on a server, which wraps one that has settings for Kubernetes."""
+    spec: Mapping[str, Any] = version.pipeline_spec or {}
+    return spec.get("pipeline_spec", spec)
+
+
 def parameters_of(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """A pipeline's run-time parameters by name, as KFP's spec describes them."""
     found: dict[str, dict[str, Any]] = spec["root"].get("inputDefinitions", {}).get("parameters", {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError, nearest
 from posttrain.kubeflow.connection import Server
-from posttrain.kubeflow.deployment import checked
+from posttrain.kubeflow.deployment import checked, spec_of
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _POLL = 5.0  # seconds
@@ -57,12 +57,6 @@ def newest(server: Server, name: str) -> tuple[Any, Any]:
     if not versions:
         raise ConfigError(f"{server.connection.endpoint}: pipeline {name!r} has no version; deploy it again")
     return pipeline, versions[0]
-
-
-def spec_of(version: Any) -> Mapping[str, Any]:
-    """A version's pipeline; with settings for Kubernetes a server wraps it."""
-    spec: Mapping[str, Any] = version.pipeline_spec
-    return spec.get("pipeline_spec", spec)
 
 
 def watch(server: Server, run_id: str, say: Callable[[str], None]) -> str:
