@@ -25,26 +25,17 @@ from posttrain.errors import (
 from posttrain.stage import Work, execute, open_parents
 from tests.disk import small_disk
 from tests.made import based, demo, evaluated, prepared, problem, refused, rolled_out
-from tests.tiny import CONTEXT, tiny_policy
+from tests.tiny import CONTEXT
 
 __all__ = ["small_disk"]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(home):
     """Artifacts that most tests need: a policy, another of the same family, problems, demonstrations."""
-    home = tmp_path_factory.mktemp("home")
-    based(home / "policy", tiny_policy(home / "model", "gpt2"))
-    based(home / "sibling", tiny_policy(home / "sibling_model", "gpt2", seed=1))
-    prepared(home / "problems", [problem(n) for n in range(8)])
     prepared(home / "chat", [problem(n, prompt=[{"role": "user", "content": str(n)}]) for n in range(8)])
     prepared(home / "demos", [demo(n) for n in range(8)], "trajectories")
     return home
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "x" / "out"
 
 
 @pytest.fixture

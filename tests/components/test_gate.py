@@ -9,23 +9,7 @@ from posttrain.artifacts.record import read_record
 from posttrain.errors import ConfigError, ContractError
 from posttrain.stage import execute
 from posttrain.taxonomy import Kind
-from tests.made import based, evaluated, prepared, problem, refused
-from tests.tiny import tiny_policy
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Two policies of a family, and problems."""
-    home = tmp_path_factory.mktemp("home")
-    based(home / "policy", tiny_policy(home / "model", "gpt2"))
-    based(home / "sibling", tiny_policy(home / "sibling_model", "gpt2", seed=1))
-    prepared(home / "problems", [problem(n) for n in range(8)])
-    return home
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "x" / "out"
+from tests.made import evaluated, prepared, problem, refused
 
 
 @pytest.fixture

@@ -8,24 +8,7 @@ from posttrain.components.catalogue import load_stage
 from posttrain.artifacts.record import read_record
 from posttrain.errors import ConfigError, ContractError
 from posttrain.stage import execute
-from tests.made import based, evaluated, prepared, problem, refused
-from tests.tiny import tiny_policy
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A policy, another of the same family, problems."""
-    home = tmp_path_factory.mktemp("home")
-    based(home / "policy", tiny_policy(home / "model", "gpt2"))
-    based(home / "sibling", tiny_policy(home / "sibling_model", "gpt2", seed=1))
-    prepared(home / "problems", [problem(n) for n in range(8)])
-    return home
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "x" / "out"
-
+from tests.made import evaluated, prepared, problem, refused
 
 # Every stage that pairs evaluations, and the parents in which an odd one can be.
 PAIRING = [

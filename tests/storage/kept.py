@@ -1,28 +1,12 @@
 """Checkpoints in a store, as the tests of this folder make them."""
 
-import pytest
-
 from posttrain.storage.checkpoints import Checkpoints
 from posttrain.storage.manifest import Identity
 from posttrain.storage.retention import USUAL, Retention
-from posttrain.storage.store import open_store
-from tests.s3 import place, s3, s3_server
-
-__all__ = ["place", "s3", "s3_server"]
 
 IDENTITY = Identity(stage="sft", parents={"init": "a" * 64}, parameters={"learning_rate": 1e-4, "layers": (1, 2)})
 BIG = b"frozen" * 20_000
 TWO = Retention(last=2, grace=0)
-
-
-@pytest.fixture
-def store(place):
-    return open_store(place)
-
-
-@pytest.fixture
-def disk(tmp_path):
-    return open_store(str(tmp_path / "store"))
 
 
 def writer(store, keep=USUAL, identity=IDENTITY):

@@ -15,19 +15,13 @@ from tests.storage.kept import (
     IDENTITY,
     blobs,
     contents,
-    disk,
     pieces,
-    place,
-    s3,
-    s3_server,
     save,
     steps,
-    store,
     writer,
 )
 from tests.storage.writers import race
 
-__all__ = ["disk", "place", "s3", "s3_server", "store"]
 pytestmark = pytest.mark.xdist_group("s3")
 
 

@@ -16,20 +16,14 @@ from tests.storage.kept import (
     TWO,
     blobs,
     contents,
-    disk,
     filled,
     pieces,
-    place,
-    s3,
-    s3_server,
     save,
     steps,
-    store,
     writer,
 )
 from tests.storage.writers import prune_beside
 
-__all__ = ["disk", "place", "s3", "s3_server", "store"]
 pytestmark = pytest.mark.xdist_group("s3")
 
 
