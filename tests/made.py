@@ -60,11 +60,14 @@ def based(out: Path, model: Path) -> Path:
     return out
 
 
-def evaluated(out: Path, policy: Path, problems: Path, right: Sequence[int], **settings: Any) -> Path:
-    """An evaluation; `right` are the correct of four samples, a problem each."""
+def evaluated(
+    out: Path, policy: Path, problems: Path, right: Sequence[int], slices: Sequence[str] = ("all",), **settings: Any
+) -> Path:
+    """An evaluation; `right` are the correct of four samples, a problem each; the slices take turns."""
 
     def run(chosen: Any, parents: Any, directory: Path, progress: Any) -> Work:
-        write_evaluation([_measured(number, count) for number, count in enumerate(right)], directory)
+        rows = [_measured(number, count, slices[number % len(slices)]) for number, count in enumerate(right)]
+        write_evaluation(rows, directory)
         sampler = parents.one("policy")
         return Work(facts={"policy": sampler.digest, "policy_name": sampler.record.name, "samples": 4})
 
@@ -73,10 +76,10 @@ def evaluated(out: Path, policy: Path, problems: Path, right: Sequence[int], **s
     return out
 
 
-def _measured(number: int, right: int) -> Measured:
+def _measured(number: int, right: int, part: str) -> Measured:
     return Measured(
         problem_id=f"p{number}",
-        slice="all",
+        slice=part,
         scores=[1.0] * right + [0.0] * (4 - right),
         answers=["yes", "no"],
         answer_counts=[right, 4 - right],

@@ -28,21 +28,26 @@ class AppliedRule(Protocol):
     @property
     def high(self) -> float: ...
     @property
-    def bound(self) -> float: ...
+    def most(self) -> bool: ...
+    @property
+    def measured(self) -> str: ...
+    @property
+    def wanted(self) -> str: ...
     @property
     def outcome(self) -> str: ...
 
 
 def gate_blocks(verdict: str, reason: str, rules: Sequence[AppliedRule]) -> list[Block]:
     """The verdict, a chart and a table of the rules."""
-    rows = [(r.what, f"{r.estimate:+.3f} [{r.low:+.3f}, {r.high:+.3f}]", f"> {r.bound:+.3f}", r.outcome) for r in rules]
+    rows = [(rule.what, rule.measured, rule.wanted, rule.outcome) for rule in rules]
+    differences = [(rule.what, rule.estimate, rule.low, rule.high) for rule in rules if not rule.most]
     return [
         Verdict(TEXT[verdict], TONE[verdict], reason),
         Section(
             "Rules",
             [
-                Intervals("Candidate minus champion", [(r.what, r.estimate, r.low, r.high) for r in rules]),
-                Table(["rule", "difference", "must be", "outcome"], rows, "Paired differences with 95% intervals."),
+                Intervals("Candidate minus champion", differences),
+                Table(["rule", "measured", "must be", "outcome"], rows, "Paired, with 95% intervals."),
             ],
         ),
     ]

@@ -77,3 +77,51 @@ def test_register_wants_a_pass_about_this_very_policy(home, tmp_path, out, duel)
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
 def test_a_model_name_is_plain(out, name):
     refused("register", {}, {"registry": "r", "model": name}, out, ConfigError, f"model={name!r}", "use letters")
+
+
+@pytest.fixture
+def shrunk(duel, monkeypatch):
+    """The duel, with what the records say of the policies' sizes changed."""
+
+    def sizes(champion, candidate):
+        for role, count in (("champion", champion), ("candidate", candidate)):
+            file = duel[role][0] / "posttrain.json"
+            record = json.loads(file.read_text())
+            for ancestor in record["ancestors"].values():
+                if ancestor["kind"] == "policy":
+                    ancestor["facts"]["parameters"] = count
+            file.write_text(json.dumps(record))
+        return duel
+
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings", "verdict", "said"),
+    [
+        ((100, 50), {"max_size_ratio": 0.5}, "pass", "parameters, relative 0.500"),
+        ((100, 51), {"max_size_ratio": 0.5}, "fail", "parameters, relative 0.510"),
+        ((100, 120), {"max_cost_ratio": 1.2}, "pass", "cost of an answer, relative 1.200"),
+        ((100, 130), {"max_cost_ratio": 1.2}, "fail", "cost of an answer, relative 1.300"),
+        ((100, 1000), {}, "pass", "gain in pass@1"),
+    ],
+)
+def test_a_better_policy_may_cost_so_much(tmp_path, shrunk, sizes, settings, verdict, said):
+    record = execute(load_stage("gate"), shrunk(*sizes), settings, tmp_path / "decision")
+    assert (record.facts["verdict"], said in record.facts["reason"]) == (verdict, True)
+
+
+def test_a_limit_needs_a_size(out, shrunk):
+    refused("gate", shrunk(0, 10), {"max_size_ratio": 1.0}, out, ContractError, "champion says not how many parameters")
+
+
+def test_a_slice_may_have_a_bound_of_its_own(home, tmp_path):
+    problems = prepared(tmp_path / "sliced", [problem(n, slice="easy" if n % 2 else "hard") for n in range(40)])
+    champion = evaluated(tmp_path / "before", home / "policy", problems, [2, 4] * 20, slices=["hard", "easy"])
+    candidate = evaluated(tmp_path / "after", home / "sibling", problems, [4, 3] * 20, slices=["hard", "easy"])
+    duel = {"champion": [champion], "candidate": [candidate]}
+    lenient = {"slice_losses": {"easy": 0.5}, "max_support_loss": 1.0}
+    assert decision(duel, tmp_path / "strict", max_support_loss=1.0) == "fail"
+    assert decision(duel, tmp_path / "lenient", **lenient) == "pass"
+    refused("gate", duel, {"slice_losses": {"eazy": 0.3}}, tmp_path / "x", ContractError, "'eazy'", "did you mean 'easy'")
+    refused("gate", duel, {"slice_losses": {"easy": 3}}, tmp_path / "x", ConfigError, "easy=3", "a share from 0 to 1")
