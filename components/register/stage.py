@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
-from posttrain.registry.directory import DirectoryRegistry
+from posttrain.registry import Promote, open_registry
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
@@ -22,6 +22,11 @@ class RegisterSettings(Settings):
 
     registry: str = Field(description="the registry: a path, file:// or s3://bucket/prefix")
     model: str = Field(description="the model's name in it")
+    promote: Promote = Field(
+        default="proven",
+        description="when it becomes the champion: proven (no champion yet, or the gate compared it with the one "
+        "there is), always, or never",
+    )
 
     @field_validator("model")
     @classmethod
@@ -53,13 +58,19 @@ def check(settings: RegisterSettings, parents: Parents) -> None:
 def run(settings: RegisterSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Publish the policy and update the index."""
     policy, decision = parents.one("policy"), parents.one("decision")
-    registry = DirectoryRegistry(settings.registry)
-    version = registry.register(settings.model, policy, decision, datetime.now(UTC))
-    uri = registry.policy_uri(settings.model, version.version)
-    entry = {"model": settings.model, "version": version.version, "uri": uri, "policy": policy.digest}
+    registry = open_registry(settings.registry)
+    change = registry.register(settings.model, policy, decision, datetime.now(UTC), settings.promote)
+    version, uri = change.version.version, registry.policy_uri(settings.model, change.version.version)
+    facts: dict[str, str | int | float] = {
+        "uri": uri,
+        "version": version,
+        "champion": change.after.version if change.after else 0,
+    }
+    facts |= {"not_champion": change.why_not} if change.why_not else {}
+    entry = {"model": settings.model, "policy": policy.digest, **facts}
     (out / "registration.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    progress.update(1, 1, "registered")
-    return Work(facts={"uri": uri, "version": version.version}, metrics={"version": float(version.version)})
+    progress.update(1, 1, f"registered v{version}{f', not champion: {change.why_not}' if change.why_not else ''}")
+    return Work(facts=facts, metrics={"version": float(version), "champion": float(change.promoted)})
 
 
 STAGE = Stage(

@@ -1,94 +1,193 @@
 """A registry in a directory or bucket: ordinary Hugging Face directories and one index.
 
     <uri>/<model>/v3/          the policy with its record, ready to be served from here
-    <uri>/<model>/index.json   versions in order, and the champion
+    <uri>/<model>/index.json   versions in order, the champion, and how it became that
 
-The index is replaced in one step after the policy is whole, so a reader never sees a version that is not there.
+A version's number is reserved in the index, its files are put in place, and then the index says that it is there: a
+reader never sees a version that is not whole. The index is only ever exchanged for one made from what is there now,
+so runs that register at the same time lose nothing.
 """
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.digests import RECORD_FILE
-from posttrain.storage import read_text, write_text
+from posttrain.artifacts.record import Record
+from posttrain.errors import ConfigError, DataError, PosttrainError, StorageError, nearest
+from posttrain.registry.index import Index, Promotion, Version
+from posttrain.storage import read_text
 from posttrain.storage.references import publish_artifact
+from posttrain.storage.store import open_store
+
+Promote = Literal["proven", "always", "never"]
+INDEX_FILE = "index.json"
+_TRIES = 200  # of exchanging an index that others exchange, too
 
 
-class Version(BaseModel):
-    """One registered policy."""
+@dataclass(frozen=True)
+class Change:
+    """What was done: the version that it is about, the champion before and after, and why it is not that version."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: Version
+    before: Version | None
+    after: Version | None
+    why_not: str = ""
 
-    version: int
-    digest: str
-    decision: str = Field(description="digest of the gate's decision that let it in")
-    registered: datetime
-    metrics: dict[str, float] = Field(default_factory=dict)
-
-
-class Index(BaseModel):
-    """A model's versions and which of them is the champion."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    champion: int | None = None
-    versions: list[Version] = Field(default_factory=list)
+    @property
+    def promoted(self) -> bool:
+        """Whether the version is the champion now."""
+        return self.after is not None and self.after.version == self.version.version
 
 
 class DirectoryRegistry:
-    """The registry at a URI (a path, `file://` or `s3://`)."""
+    """The registry at a URI (a path, `file://` or `s3://`).
+
+    Every method raises StorageError if the store failed, and DataError if an index cannot be read.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
 
+    def models(self) -> list[str]:
+        """Names of what is registered here."""
+        names = (entry.name for entry in open_store(self.uri).list())
+        return sorted(name.removesuffix(f"/{INDEX_FILE}") for name in names if name.endswith(f"/{INDEX_FILE}"))
+
     def index(self, model: str) -> Index:
         """What is registered under that name."""
-        text = read_text(f"{self.uri}/{model}/index.json")
-        return Index.model_validate_json(text) if text else Index(model=model)
+        return self._index(model, open_store(f"{self.uri}/{model}").read(INDEX_FILE))
+
+    def champion(self, model: str) -> Version | None:
+        """The version that others are compared with, and that is served."""
+        return self.index(model).current
 
     def policy_uri(self, model: str, version: int) -> str:
         """Where a version lies."""
         return f"{self.uri}/{model}/v{version}"
 
-    def register(self, model: str, policy: Artifact, decision: Artifact, when: datetime) -> Version:
-        """Add a policy as the next version and make it the champion.
+    def register(
+        self, model: str, policy: Artifact, decision: Artifact, when: datetime, promote: Promote = "proven"
+    ) -> Change:
+        """Add a policy as the next version; one that is registered already keeps its number.
 
-        A policy that is registered already keeps its version and becomes the champion again.
+        It becomes the champion if there is none yet, or if the decision compared it with the one there is (`proven`);
+        `always` and `never` say otherwise.
 
         Raises:
             DataError: the policy's files are not as recorded.
-            StorageError: the store failed. The index is then unchanged, as it is after the other.
         """
-        index = self.index(model)
-        known = next((version for version in index.versions if version.digest == policy.digest), None)
+        facts = decision.record.facts
+        index = self._exchange(model, lambda index: index.reserving(policy.digest))[1]
+        known = index.of(policy.digest)
         if known is None:
-            number = self._publish(model, policy, 1 + max((version.version for version in index.versions), default=0))
             known = Version(
-                version=number,
+                version=index.uploading[policy.digest],
                 digest=policy.digest,
                 decision=decision.digest,
                 registered=when,
                 metrics=decision.record.metrics,
+                against=str(facts.get("champion", "")),
+                verdict=str(facts.get("verdict", "")),
+                reason=str(facts.get("reason", "")),
             )
-            index.versions.append(known)
-        index.champion = known.version
-        write_text(f"{self.uri}/{model}/index.json", index.model_dump_json(indent=1) + "\n")
-        return known
+            self._publish(policy, self.policy_uri(model, known.version))
+        version, promotion = (
+            known,
+            Promotion(version=known.version, when=when, decision=decision.digest, reason=str(facts.get("reason", ""))),
+        )
 
-    def _publish(self, model: str, policy: Artifact, number: int) -> int:
-        """Put the policy at the first free version from `number` on and return it.
+        def enter(index: Index) -> Index:
+            entered = index.entering(version)
+            return entered if self._why_not(index, version, decision.record, promote) else entered.promoting(promotion)
 
-        A run that died before it wrote the index left a whole policy behind: its retry takes it over.
+        before, after = self._exchange(model, enter)
+        why_not = self._why_not(before, version, decision.record, promote)
+        return Change(after.of(policy.digest) or version, before.current, after.current, why_not)
+
+    def roll_back(self, model: str, to: int | None = None, reason: str = "", dry_run: bool = False) -> Change:
+        """Make another version the champion, by hand: the champion before this one, or any that is registered.
+
+        Raises:
+            ConfigError: there is no such model or version, or no champion before this one.
         """
-        while (left := read_text(f"{self.policy_uri(model, number)}/{RECORD_FILE}")) is not None:
-            if json.loads(left)["digest"] == policy.digest:
-                return number
-            number += 1
-        publish_artifact(policy, self.policy_uri(model, number))
-        return number
+        when = datetime.now(UTC)
+
+        def promote(index: Index) -> Index:
+            return index.promoting(Promotion(version=self._target(index, to).version, when=when, reason=reason))
+
+        before = self.index(model)
+        after = promote(before)
+        if not dry_run:
+            before, after = self._exchange(model, promote)
+        assert after.current
+        return Change(after.current, before.current, after.current)
+
+    def _target(self, index: Index, to: int | None) -> Version:
+        if not index.versions:
+            others = self.models()
+            remedy = nearest(index.model, others) if others else "; nothing is registered there, check the URI"
+            raise ConfigError(f"{self.uri}: no model {index.model!r} is registered{remedy}")
+        if to is None and len(index.line) < 2:
+            raise ConfigError(f"{self.uri}/{index.model}: no champion before v{index.champion}; name a version by --to")
+        found = index.numbered(index.line[-2] if to is None else to)
+        if found is None:
+            known = ", ".join(str(version.version) for version in index.versions)
+            raise ConfigError(f"{self.uri}/{index.model}: no version {to}; registered: {known}")
+        return found
+
+    def _why_not(self, index: Index, version: Version, decision: Record, promote: Promote) -> str:
+        """Why a version does not become the champion; empty if it does, or is."""
+        champion, against = index.current, str(decision.facts.get("champion", ""))
+        if champion and champion.digest == version.digest:
+            return ""
+        if promote == "never":
+            return "promote is never"
+        if champion is None or promote == "always" or against == champion.digest:
+            return ""
+        compared = f"with {against[:12]}" if against else "with a policy that it does not name"
+        return (
+            f"the gate compared it {compared}, and the champion is v{champion.version} ({champion.digest[:12]}): "
+            f"evaluate and gate it against {self.policy_uri(index.model, champion.version)}, or make it champion by "
+            f"posttrain rollback {index.model} --registry {self.uri} --to {version.version}"
+        )
+
+    def _publish(self, policy: Artifact, uri: str) -> None:
+        """Put the policy in place, unless an earlier try of the same did."""
+        if self._holds(uri, policy):
+            return
+        try:
+            publish_artifact(policy, uri)
+        except PosttrainError:
+            if not self._holds(uri, policy):  # else another run has registered the same policy meanwhile
+                raise
+
+    def _holds(self, uri: str, policy: Artifact) -> bool:
+        text = read_text(f"{uri}/{RECORD_FILE}")
+        return text is not None and json.loads(text)["digest"] == policy.digest
+
+    def _exchange(self, model: str, change: Callable[[Index], Index]) -> tuple[Index, Index]:
+        """Change the index as it is at that moment; returns it before and after."""
+        store = open_store(f"{self.uri}/{model}")
+        for _ in range(_TRIES):
+            seen = store.read(INDEX_FILE)
+            before = self._index(model, seen)
+            after = change(before)
+            text = after.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+            if after == before or store.swap(INDEX_FILE, seen, text.encode()):
+                return before, after
+        raise StorageError(f"{store.uri}/{INDEX_FILE}: changed by others all the time, {_TRIES} tries; try again")
+
+    def _index(self, model: str, content: bytes | None) -> Index:
+        try:
+            return Index.model_validate_json(content) if content else Index(model=model)
+        except ValidationError as error:
+            where = f"{self.uri}/{model}/{INDEX_FILE}"
+            raise DataError(f"{where}: no index ({str(error).splitlines()[0]}); put an earlier copy back") from None

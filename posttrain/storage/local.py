@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import shutil
@@ -18,6 +19,8 @@ from posttrain.errors import DataError
 from posttrain.storage.failures import of_disk
 from posttrain.storage.store import PARTIAL, Entry, Source, Store, checked_name
 
+_LOCK = ".lock-"  # begins the names of files that are locked while an object is swapped; they stay
+
 
 class LocalStore:
     """Objects as files of a directory, which need not be there yet."""
@@ -33,7 +36,7 @@ class LocalStore:
             paths = chain.from_iterable(head.rglob("*") if head.is_dir() else [head] for head in heads)
             found = {path.relative_to(self._root).as_posix(): path for path in paths if path.is_file()}
         for name in sorted(found):
-            if name.startswith(prefix) and not found[name].name.startswith(PARTIAL):
+            if name.startswith(prefix) and not found[name].name.startswith((PARTIAL, _LOCK)):
                 try:
                     about = found[name].stat()
                 except FileNotFoundError:  # removed since
@@ -63,6 +66,18 @@ class LocalStore:
             except FileExistsError:
                 return False
             return True
+
+    def swap(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """See `Store`. A file beside the object is locked meanwhile, which ends with the process that does it."""
+        with self._errors():
+            path = self._path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_name(f"{_LOCK}{path.name}").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if self.read(name) != old:
+                    return False
+                self.write(name, new)
+                return True
 
     def get(self, files: Mapping[str, Path]) -> None:
         """See `Store`."""

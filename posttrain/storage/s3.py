@@ -69,6 +69,21 @@ class S3Store:
 
     def create(self, name: str, content: bytes) -> bool:
         """See `Store`."""
+        with explained(self._place):
+            return self._put_if(name, content, IfNoneMatch="*")
+
+    def swap(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """See `Store`."""
+        if old is None:
+            return self.create(name, new)
+        with explained(self._place):
+            try:
+                there, etag = self._retried(self._read_tagged, self._prefix + name)
+            except self._client.exceptions.NoSuchKey:
+                return False
+            return there == old and self._put_if(name, new, IfMatch=etag)
+
+    def _put_if(self, name: str, content: bytes, **condition: str) -> bool:
         from botocore.exceptions import ClientError
 
         tries = 0
@@ -76,16 +91,15 @@ class S3Store:
         def put() -> None:
             nonlocal tries
             tries += 1
-            self._ask("put_object", Key=self._prefix + name, Body=content, IfNoneMatch="*", **self._options.at_rest)
+            self._ask("put_object", Key=self._prefix + name, Body=content, **condition, **self._options.at_rest)
 
-        with explained(self._place):
-            try:
-                self._retried(put)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "PreconditionFailed":
-                    raise
-                # If an earlier try made it, though its answer was lost, what is there is ours.
-                return tries > 1 and self.read(name) == content
+        try:
+            self._retried(put)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("PreconditionFailed", "NoSuchKey"):  # the latter: removed since
+                raise
+            # If an earlier try did it, though its answer was lost, what is there is ours.
+            return tries > 1 and self.read(name) == content
         return True
 
     def get(self, files: Mapping[str, Path]) -> None:
@@ -161,8 +175,11 @@ class S3Store:
         return [item["Key"] for item in answer.get("Errors", [])]
 
     def _read(self, key: str) -> bytes:
-        body: bytes = self._ask("get_object", Key=key, ChecksumMode="ENABLED")["Body"].read()
-        return body
+        return self._read_tagged(key)[0]
+
+    def _read_tagged(self, key: str) -> tuple[bytes, str]:
+        answer = self._ask("get_object", Key=key, ChecksumMode="ENABLED")
+        return answer["Body"].read(), answer["ETag"]
 
     def _pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
         while True:

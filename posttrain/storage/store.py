@@ -1,8 +1,8 @@
 """A store: named objects below one URI, on a disk or in S3, behind one small interface.
 
 Names are relative POSIX paths below the URI that the store was opened at. Writing is whole or nothing: a reader sees
-an object as it was, or as it is, never half of it. `create` is the one operation that two writers cannot both win;
-everything that must be decided once (a commit, a claim) is decided by it.
+an object as it was, or as it is, never half of it. `create` and `swap` are the operations that two writers cannot both
+win; everything that must be decided once (a commit, a claim, a champion) is decided by them.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class Store(Protocol):
         """Put a small object unless there is one: of any number of writers, one is told True.
 
         The content should tell the writer, so that it knows its own object again if the store's answer was lost.
+        """
+
+    def swap(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """Replace a small object if it still is what was read (None = not there), which of many writers only one may.
+
+        The content should tell the writer, as in `create`.
         """
 
     def get(self, files: Mapping[str, Path]) -> None:

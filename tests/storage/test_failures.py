@@ -25,6 +25,7 @@ USES = {
     "read": lambda store, path: store.read("a"),
     "write": lambda store, path: store.write("a", b""),
     "create": lambda store, path: store.create("a", b""),
+    "swap": lambda store, path: store.swap("a", None, b""),
     "get": lambda store, path: store.get({"a": path / "a"}),
     "large": lambda store, path: store.put({"a": [memoryview(bytes(9 * 2**20))]}),
     "delete": lambda store, path: store.delete(["a"]),

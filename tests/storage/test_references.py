@@ -14,7 +14,7 @@ from posttrain.artifacts.metadata import FILES_KEY, decode
 from posttrain.artifacts.record import REFERENCE_FILE, read_record
 from posttrain.cli.show import show_lineage
 from posttrain.errors import ConfigError, ContractError, DataError, StorageError
-from posttrain.registry.directory import DirectoryRegistry
+from posttrain.registry import open_registry
 from posttrain.stage import execute
 from posttrain.storage import fetch
 from posttrain.storage.cache import DIRECTORY
@@ -83,8 +83,8 @@ def test_lineage_and_registry_cope(store, model, tmp_path, capsys):
     show_lineage(tmp_path / "policy")
     assert record.digest[:12] in capsys.readouterr().out
     policy = obtain(tmp_path / "policy", Kind.POLICY)
-    registry = DirectoryRegistry(f"{store}/registry")
-    version = registry.register("model", policy, policy, datetime.now(UTC))
+    registry = open_registry(f"{store}/registry")
+    version = registry.register("model", policy, policy, datetime.now(UTC)).version
     again = tmp_path / "again"
     execute(load_stage("recall"), {}, {"uri": registry.policy_uri("model", version.version), "kind": "policy"}, again)
     assert read_record(again) == record
@@ -92,8 +92,8 @@ def test_lineage_and_registry_cope(store, model, tmp_path, capsys):
 
 def registered(path, uri):
     """What register does with a policy by reference, and where that then lies."""
-    policy, registry = obtain(path, Kind.POLICY, files=False), DirectoryRegistry(uri)
-    version = registry.register("model", policy, policy, datetime.now(UTC))
+    policy, registry = obtain(path, Kind.POLICY, files=False), open_registry(uri)
+    version = registry.register("model", policy, policy, datetime.now(UTC)).version
     return registry.policy_uri("model", version.version)
 
 
@@ -126,7 +126,8 @@ def test_what_was_changed_in_the_store_is_not_registered(store, model, tmp_path)
     there.write("config.json", b"{" + b" " * (record.files["config.json"].size - 1))
     with pytest.raises(DataError, match=r"config\.json: content differs from its recorded SHA-256"):
         registered(tmp_path / "policy", f"{store}/registry")
-    assert not list(open_store(f"{store}/registry").list())
+    assert open_registry(f"{store}/registry").index("model").versions == []
+    assert not [each for each in open_store(f"{store}/registry").list() if each.name != "model/index.json"]
 
 
 def test_a_recalled_reference_brings_its_files(store, model, tmp_path):

@@ -39,6 +39,28 @@ def test_one_of_many_creators_wins(store):
         assert store.read(f"claims/{turn}") == b"%d" % won.index(True)
 
 
+def test_swapping_replaces_only_what_was_read(store):
+    assert not store.swap("a/b", b"zero", b"one")
+    assert store.swap("a/b", None, b"one")
+    assert not store.swap("a/b", None, b"two")
+    assert not store.swap("a/b", b"zero", b"two")
+    assert store.swap("a/b", b"one", b"two")
+    assert store.read("a/b") == b"two"
+    assert [entry.name for entry in store.list()] == ["a/b"]
+
+
+def test_of_many_who_swap_none_is_overwritten(store):
+    def count(_):
+        while True:
+            seen = store.read("count")
+            if store.swap("count", seen, b"%d" % (int(seen or 0) + 1)):
+                return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(20)))
+    assert store.read("count") == b"20"
+
+
 def test_listing_is_in_order_with_sizes_and_times(store):
     for name in ("b/2", "b/10", "a", "bc"):
         store.write(name, name.encode())

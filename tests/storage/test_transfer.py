@@ -226,6 +226,8 @@ def test_a_creator_whose_answer_was_lost_knows_its_object(store, monkeypatch):
     monkeypatch.setattr(type(store), "_ask", loses)
     assert store.create("claim", b"mine")
     lost.clear()
+    assert store.swap("claim", b"mine", b"mine again")
+    lost.clear()
     store.delete(["claim"])
     store.write("claim", b"theirs")
     assert not store.create("claim", b"mine")
