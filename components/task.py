@@ -58,6 +58,13 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
     return record
 
 
+def write_parameters(files: Mapping[str, str]) -> None:
+    """A component's output parameters: path that KFP gave → text."""
+    for file, text in files.items():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(text, encoding="utf-8")
+
+
 def _listed(value: Any) -> list[Any]:
     """One artifact, or the list that a ParallelFor collected."""
     return value if isinstance(value, list) else [value]

@@ -11,7 +11,7 @@ from typing import Any
 
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
-from posttrain.pipelines.compiler import load_component
+from posttrain.pipelines.compiler import docstring, load_component
 from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule
 from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
@@ -60,8 +60,7 @@ def _docstring() -> str:
         "evaluation_settings": "Settings of every evaluation.",
         **{name: entry.help for name, entry in run_time(trains=True).items()},
     }
-    head = "Candidate recipes in parallel from one base, measured on the same problems and compared in pairs."
-    return "\n".join([head, "", "Args:", *(f"    {name}: {text}" for name, text in told.items())])
+    return docstring("Candidate recipes in parallel from one base, measured alike and compared in pairs.", told)
 
 
 def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ a pipeline's parameters from its function's.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -55,7 +56,8 @@ def build_pipeline(recipe: Recipe, scheduling: Scheduling, defaults: Defaults, c
         values = signature.bind(*positional, **named).arguments
         _build_tasks(recipe, scheduling, values)
 
-    signature = signed(pipeline, _parameters(recipe), defaults, _docstring(recipe))
+    summary = docstring(recipe.description or recipe.title, described(recipe))
+    signature = signed(pipeline, _parameters(recipe), defaults, summary)
     return dsl.pipeline(name=called, display_name=recipe.title)(pipeline)
 
 
@@ -89,16 +91,16 @@ def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
     return {**defaults, "also": also} if also else defaults
 
 
-def _docstring(recipe: Recipe) -> str:
+def described(recipe: Recipe) -> dict[str, str]:
+    """What each parameter of a recipe's pipeline is."""
+    given = {**recipe.inputs, **run_time(_trains(recipe))}
+    stages = {f"{name}_settings": f"Settings of {name} ({one.use}). {one.why}" for name, one in recipe.stages.items()}
+    return {name: entry.help for name, entry in given.items()} | stages
+
+
+def docstring(summary: str, told: Mapping[str, str]) -> str:
     """Google style, which is where KFP takes the parameters' descriptions from."""
-    lines = [recipe.description or recipe.title, "", "Args:"]
-    lines += [f"    {name}: {entry.help}" for name, entry in recipe.inputs.items()]
-    lines += [
-        f"    {name}_settings: Settings of {name} ({spec.use}). {spec.why}".rstrip()
-        for name, spec in recipe.stages.items()
-    ]
-    lines += [f"    {name}: {entry.help}" for name, entry in run_time(_trains(recipe)).items()]
-    return "\n".join(lines)
+    return "\n".join([summary, "", "Args:", *(f"    {name}: {text}".rstrip() for name, text in told.items())])
 
 
 def _build_tasks(recipe: Recipe, scheduling: Scheduling, values: dict[str, Any]) -> None:

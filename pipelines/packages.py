@@ -10,6 +10,7 @@ from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.ablation import TITLE as ABLATION
 from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.retrain import compile_retrain, title
 from posttrain.pipelines.scheduling import Scheduling
 from posttrain.pipelines.signatures import NOTHING, Defaults
 
@@ -19,6 +20,7 @@ from posttrain.recipes.load import check_recipe, load_recipe, overlaid
 from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import Recipe
 
+RETRAIN = "retrain"
 Change = Callable[[Recipe], Recipe]
 
 
@@ -30,25 +32,33 @@ def compile_named(
     change: Change = lambda recipe: recipe,
     defaults: Defaults = NOTHING,
     called: str = "",
+    retrain: bool = False,
 ) -> str:
     """Write a pipeline as YAML; returns what it is, in a line.
 
     Args:
-        name: a named recipe, a recipe's file, `diagnose`, `improve` or `ablation`.
+        name: a named recipe, a recipe's file, `diagnose`, `improve`, `ablation`, or `retrain`: one round of `improve`,
+            repeated.
         rounds: most rounds of `improve`.
         change: of the recipe, before it is checked.
         defaults: of run-time parameters.
         called: the pipeline's name, if not the recipe's.
+        retrain: the pipeline that repeats it whenever there is new data.
 
     Raises:
         ConfigError: no such recipe, or a change or default does not fit it.
     """
-    if name == "ablation":
+    if name == "ablation" and not retrain:
         compile_ablation(path, scheduling, defaults, called)
         return ABLATION
+    if name == RETRAIN:
+        return compile_named("improve", path, scheduling, 1, change, defaults, called or RETRAIN, retrain=True)
     loops = {"diagnose": diagnose_recipe, "improve": lambda: improve_recipe(rounds)}
     recipe = change(loops[name]() if name in loops else load_recipe(name, load_stages()))
     check_recipe(recipe, recipe.name, load_stages())
+    if retrain:
+        compile_retrain(recipe, path, scheduling, defaults, called)
+        return f"{title(recipe)}, {len(recipe.stages)} stages and two around them"
     compile_recipe(recipe, path, scheduling, defaults, called)
     return f"{recipe.title}, {len(recipe.stages)} stages"
 
@@ -77,7 +87,7 @@ def _package(name: str, deployment: Deployment, scheduling: Scheduling, where: s
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "pipeline.yaml"
         try:
-            title = compile_named(
+            told = compile_named(
                 entry.recipe or name,
                 file,
                 scheduling,
@@ -85,7 +95,8 @@ def _package(name: str, deployment: Deployment, scheduling: Scheduling, where: s
                 lambda r: overlaid(r, entry.settings),
                 defaults,
                 name,
+                entry.retrain,
             )
         except ConfigError as error:
             raise ConfigError(f"{where}: pipelines.{name}: {error}") from None
-        return Package(name, title, file.read_text(encoding="utf-8"))
+        return Package(name, told, file.read_text(encoding="utf-8"))

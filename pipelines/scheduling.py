@@ -18,6 +18,7 @@ from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from posttrain.errors import ConfigError
+from posttrain.kubeflow import webhook
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
 from posttrain.stage import Stage
 from posttrain.storage import cache
@@ -36,6 +37,7 @@ _SECRET_KEYS = (
     "POSTTRAIN_JUDGE_URL",
     "POSTTRAIN_JUDGE_MODEL",
     "POSTTRAIN_JUDGE_KEY",
+    webhook.VARIABLE,
 )
 
 PART_OF = {"app.kubernetes.io/part-of": "posttrain"}

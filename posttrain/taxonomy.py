@@ -163,8 +163,10 @@ METHODS: dict[str, Method] = {
         Method("evaluate", "evaluate", "Measure a policy on problems", paper="2107.03374"),
         Method("recall", "recall", "Bring back an artifact of an earlier run"),
         Method("contrast", "contrast", "Compare candidates measured alike", paper="2604.07941"),
+        Method("data_version", "data_version", "Find new data, and the champion to start from"),
         Method("gate", "gate", "Decide whether the candidate may be registered"),
         Method("register", "register", "Register a gated policy"),
         Method("report", "report", "One page for the whole run"),
+        Method("conclude", "conclude", "Say what came of a retraining"),
     )
 }

@@ -13,6 +13,8 @@ def register(
     registration: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    data_version: str = "",
+    run: str = "",
     settings: dict = {},
     name: str = "",
 ):
@@ -23,6 +25,8 @@ def register(
         decision: A gate's decision about this very policy.
         registry: The registry: a path, file:// or s3://bucket/prefix.
         model: The model's name in it.
+        data_version: The data that it learned from, noted as decided; empty notes nothing.
+        run: The run's id, noted with it.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
 

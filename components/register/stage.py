@@ -1,4 +1,4 @@
-"""Registers a policy that a gate let through: nothing else gets in."""
+"""Registers a policy that a gate let through: nothing else gets in. A retraining has it note refusals, too."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from posttrain.artifacts.artifact import Artifact
 from posttrain.errors import ContractError
 from posttrain.progress import Progress
 from posttrain.registry import Promote, open_registry
+from posttrain.registry.retraining import Event, Outcome, Retraining
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work
 from posttrain.taxonomy import Kind
+
+Facts = dict[str, str | int | float]
 
 
 class RegisterSettings(Settings):
@@ -27,6 +32,12 @@ class RegisterSettings(Settings):
         description="when it becomes the champion: proven (no champion yet, or the gate compared it with the one "
         "there is), always, or never",
     )
+
+    refused: Literal["fail", "note"] = Field(
+        default="fail", description="a decision that is no pass: an error, or noted for its data version"
+    )
+    data_version: str = Field(default="", description="the data that it learned from, noted as decided; empty = none")
+    run: str = Field(default="", description="the run's id, noted with it")
 
     @field_validator("model")
     @classmethod
@@ -51,26 +62,46 @@ def check(settings: RegisterSettings, parents: Parents) -> None:
             f"register: the decision is about {str(facts.get('candidate'))[:12]}, the policy is {policy.digest[:12]}; "
             "evaluate and gate this policy"
         )
-    if facts.get("verdict") != "pass":
+    if facts.get("verdict") != "pass" and settings.refused == "fail":
         raise ContractError(f"register: the gate said {facts.get('verdict')!r}: {facts.get('reason')}")
 
 
 def run(settings: RegisterSettings, parents: Parents, out: Path, progress: Progress) -> Work:
-    """Publish the policy and update the index."""
+    """Publish the policy and update the index, if the gate let it through; note what came of the data."""
     policy, decision = parents.one("policy"), parents.one("decision")
+    event, facts = _registered(settings, policy, decision)
+    entry = {"model": settings.model, "policy": policy.digest, "event": event, **facts}
+    (out / "registration.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    version = int(facts.get("version", 0))
+    if settings.data_version:
+        outcome = Outcome(
+            data=settings.data_version,
+            run=settings.run,
+            event=event,
+            reason=str(decision.record.facts["reason"]),
+            candidate=policy.digest,
+            version=version,
+            when=datetime.now(UTC),
+            metrics=decision.record.metrics,
+        )
+        Retraining(settings.registry, settings.model).conclude(outcome)
+    why_not = facts.get("not_champion", "")
+    progress.update(1, 1, f"{event}{f', v{version}' if version else ''}{f': {why_not}' if why_not else ''}")
+    return Work(facts=facts, metrics={"version": float(version), "champion": float(event == "registered")})
+
+
+def _registered(settings: RegisterSettings, policy: Artifact, decision: Artifact) -> tuple[Event, Facts]:
+    """What came of it, and where it is registered, if it is."""
+    verdict: Literal["pass", "fail", "undecided"] = decision.record.facts["verdict"]  # type: ignore[assignment]
+    if verdict != "pass":
+        return verdict, {}
     registry = open_registry(settings.registry)
     change = registry.register(settings.model, policy, decision, datetime.now(UTC), settings.promote)
-    version, uri = change.version.version, registry.policy_uri(settings.model, change.version.version)
-    facts: dict[str, str | int | float] = {
-        "uri": uri,
-        "version": version,
-        "champion": change.after.version if change.after else 0,
-    }
+    version = change.version.version
+    facts: Facts = {"uri": registry.policy_uri(settings.model, version), "version": version}
+    facts["champion"] = change.after.version if change.after else 0
     facts |= {"not_champion": change.why_not} if change.why_not else {}
-    entry = {"model": settings.model, "policy": policy.digest, **facts}
-    (out / "registration.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    progress.update(1, 1, f"registered v{version}{f', not champion: {change.why_not}' if change.why_not else ''}")
-    return Work(facts=facts, metrics={"version": float(version), "champion": float(change.promoted)})
+    return "registered" if change.promoted else "not champion", facts
 
 
 STAGE = Stage(

@@ -65,13 +65,14 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's YAML.")] = Path("pipeline.yaml"),
     rounds: Annotated[int, typer.Option(help="Most rounds of `improve`.")] = 3,
     scheduling: Annotated[Path | None, typer.Option(help="Compile-time scheduling (YAML).")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Repeat it whenever there is new data.")] = False,
     settings: SettingsFile = None,
     changes: Sets = None,
 ) -> None:
-    """Compile a recipe to a Kubeflow pipeline; also `diagnose`, `improve` and `ablation`."""
+    """Compile a recipe to a Kubeflow pipeline; also `diagnose`, `improve`, `ablation` and `retrain`."""
     from posttrain.cli.run import compile_to
 
-    compile_to(recipe, output, rounds, scheduling, settings, changes or [])
+    compile_to(recipe, output, rounds, scheduling, settings, changes or [], retrain)
 
 
 @app.command()

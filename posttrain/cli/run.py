@@ -28,7 +28,13 @@ _GRACE = 30.0  # seconds that stages are given to end, as Kubernetes gives pods
 
 
 def compile_to(
-    name: str, output: Path, rounds: int, scheduling: Path | None, settings: Path | None, changes: list[str]
+    name: str,
+    output: Path,
+    rounds: int,
+    scheduling: Path | None,
+    settings: Path | None,
+    changes: list[str],
+    retrain: bool = False,
 ) -> None:
     """Compile a recipe, with changes, to YAML; or one of the pipelines that choose for themselves, by name."""
     from posttrain.pipelines.packages import compile_named
@@ -36,7 +42,8 @@ def compile_to(
 
     if output.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"-o {output}: a pipeline is YAML; name it *.yaml")
-    told = compile_named(name, output, read_scheduling(scheduling), rounds, lambda r: changed(r, settings, changes))
+    placed = read_scheduling(scheduling)
+    told = compile_named(name, output, placed, rounds, lambda r: changed(r, settings, changes), retrain=retrain)
     print(f"{output}: {told}")
 
 

@@ -33,6 +33,7 @@ class PipelineEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: str = Field(default="", description="a named recipe, a YAML file, improve, …; empty = the entry's name")
+    retrain: bool = Field(default=False, description="repeat it whenever there is new data, from the champion")
     rounds: int = Field(default=3, ge=1, description="most rounds of `improve`")
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict, description="stage → setting → value")
     defaults: dict[str, Any] = Field(default_factory=dict, description="run-time parameter → default in the form")

@@ -123,5 +123,7 @@ def test_a_slice_may_have_a_bound_of_its_own(home, tmp_path):
     lenient = {"slice_losses": {"easy": 0.5}, "max_support_loss": 1.0}
     assert decision(duel, tmp_path / "strict", max_support_loss=1.0) == "fail"
     assert decision(duel, tmp_path / "lenient", **lenient) == "pass"
-    refused("gate", duel, {"slice_losses": {"eazy": 0.3}}, tmp_path / "x", ContractError, "'eazy'", "did you mean 'easy'")
+    refused(
+        "gate", duel, {"slice_losses": {"eazy": 0.3}}, tmp_path / "x", ContractError, "'eazy'", "did you mean 'easy'"
+    )
     refused("gate", duel, {"slice_losses": {"easy": 3}}, tmp_path / "x", ConfigError, "easy=3", "a share from 0 to 1")
