@@ -1,22 +1,28 @@
 """A real Kubeflow Pipelines backend and a real bucket, named by the environment.
 
-POSTTRAIN_CLUSTER            the API server, as http://10.96.0.88:8888
-POSTTRAIN_CLUSTER_S3         an S3 endpoint that pods and this process reach; keys in AWS_ACCESS_KEY_ID and _SECRET_…
-POSTTRAIN_CLUSTER_IMAGE      an image that both control and train stages can run on
+POSTTRAIN_CLUSTER            Kubeflow Pipelines' API, as http://10.96.0.88:8888; beside it only KUBECONFIG must be set
 POSTTRAIN_CLUSTER_NAMESPACE  where runs are, and the secret `posttrain-s3` with all five keys; default kubeflow
+POSTTRAIN_CLUSTER_IMAGE      an image that both control and train stages can run on; default this version's train image
+POSTTRAIN_CLUSTER_S3         an S3 endpoint that pods and this process reach, with keys in AWS_ACCESS_KEY_ID and so on;
+                             default what the secret says
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posttrain.components.images import TRAIN
+
 from posttrain.storage.uris import CREDENTIALS
+from tests.cluster.pods import core
 
 BUCKET = "posttrain-tests"
+NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 # No retries that would hide a fault; and nothing that a backend before 2.15 refuses.
 SCHEDULING: dict[str, Any] = {
     "retries": 0,
@@ -39,8 +45,13 @@ class Backend:
     @classmethod
     def named(cls) -> Backend | None:
         """The backend of the environment, if there is one."""
-        found = [os.environ.get(f"POSTTRAIN_CLUSTER{name}", "") for name in ("", "_S3", "_IMAGE")]
-        return cls(*found) if all(found) else None
+        host = os.environ.get("POSTTRAIN_CLUSTER", "")
+        if not host:
+            return None
+        if not os.environ.get("POSTTRAIN_CLUSTER_S3"):
+            _take_secret()
+        s3 = os.environ.get("POSTTRAIN_CLUSTER_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        return cls(host, s3, os.environ.get("POSTTRAIN_CLUSTER_IMAGE") or TRAIN)
 
     def upload(self, folder: Path, prefix: str) -> str:
         """A folder's files under a fresh prefix of the bucket; its URI."""
@@ -94,3 +105,9 @@ class Backend:
         from kfp import Client
 
         return Client(host=self.host)
+
+
+def _take_secret() -> None:
+    """What pods are told of the object store, into this process's environment; what is set there stays."""
+    for name, value in core().read_namespaced_secret("posttrain-s3", NAMESPACE).data.items():
+        os.environ.setdefault(name, base64.b64decode(value).decode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,10 +16,9 @@ from examples.recipes.world import inputs
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from tests.chart.helm import CHART, helm
-from tests.cluster.backend import BUCKET, SCHEDULING, Backend
+from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, Backend
 
 BACKEND = Backend.named()
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 RELEASE = "posttrain-test"
 pytestmark = [
     pytest.mark.cluster,

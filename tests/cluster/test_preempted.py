@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,9 @@ from posttrain.pipelines.scheduling import Scheduling
 from examples.recipes.world import inputs
 from posttrain.recipes.load import parse_recipe
 from tests.cluster import pods
-from tests.cluster.backend import BUCKET, SCHEDULING, Backend
+from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, Backend
 
 BACKEND = Backend.named()
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
