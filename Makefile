@@ -8,10 +8,10 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests cluster-test clean
 
 help: ## Show what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Create the environment in .venv
 
@@ -90,6 +90,9 @@ image-%:
 	$(BUILDER) build -f images/Containerfile --build-arg BASE=$(BASE) --build-arg EXTRAS=$(EXTRAS_$*) \
 	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse --short HEAD) \
 	  -t posttrain/$*-python:$(VERSION) .
+
+cluster-test: $(INSTALLED) ## Test on a real cluster: KUBECONFIG and POSTTRAIN_CLUSTER, the URL of Kubeflow Pipelines' API
+	$(BIN)/python -m pytest tests/cluster -n 0 -v --durations=0
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo
