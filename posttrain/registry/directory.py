@@ -88,16 +88,7 @@ class DirectoryRegistry:
         index = self._exchange(model, lambda index: index.reserving(policy.digest))[1]
         known = index.of(policy.digest)
         if known is None:
-            known = Version(
-                version=index.uploading[policy.digest],
-                digest=policy.digest,
-                decision=decision.digest,
-                registered=when,
-                metrics=decision.record.metrics,
-                against=str(facts.get("champion", "")),
-                verdict=str(facts.get("verdict", "")),
-                reason=str(facts.get("reason", "")),
-            )
+            known = _version(index.uploading[policy.digest], policy, decision.record, when)
             self._publish(policy, self.policy_uri(model, known.version))
         version, promotion = (
             known,
@@ -191,3 +182,19 @@ class DirectoryRegistry:
         except ValidationError as error:
             where = f"{self.uri}/{model}/{INDEX_FILE}"
             raise DataError(f"{where}: no index ({str(error).splitlines()[0]}); put an earlier copy back") from None
+
+
+def _version(number: int, policy: Artifact, decision: Record, when: datetime) -> Version:
+    evaluation, facts = decision.parent("candidate"), decision.facts
+    return Version(
+        version=number,
+        digest=policy.digest,
+        decision=decision.digest,
+        registered=when,
+        metrics=decision.metrics,
+        against=str(facts.get("champion", "")),
+        verdict=str(facts.get("verdict", "")),
+        reason=str(facts.get("reason", "")),
+        role=str(evaluation.facts.get("role_measured", "")) if evaluation else "",
+        evaluation=evaluation.metrics if evaluation else {},
+    )

@@ -20,6 +20,8 @@ class Version(BaseModel):
     against: str = Field(default="", description="digest of the policy that the gate compared it with, if known")
     verdict: str = Field(default="", description="the gate's")
     reason: str = Field(default="", description="the gate's")
+    role: str = Field(default="", description="measured by its evaluation")
+    evaluation: dict[str, float] = Field(default_factory=dict, description="metrics of its held-out evaluation")
 
 
 class Promotion(BaseModel):
