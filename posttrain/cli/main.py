@@ -162,7 +162,7 @@ def report(
 @app.command()
 def world(
     name: Annotated[str, typer.Argument(help="chains or countdown")],
-    out: Annotated[Path, typer.Option(help="A new directory.")],
+    out: Annotated[str, typer.Option(metavar="URI", help="A new directory, or s3://bucket/prefix for pipelines.")],
     seed: Annotated[int, typer.Option(help="Seeds data and model.")] = 0,
 ) -> None:
     """Build a small world to try things in: a base model with known weaknesses, its problems and demonstrations."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from posttrain.artifacts.artifact import whole_or_nothing
 from posttrain.errors import ConfigError, nearest
+from posttrain.storage.exchange import publish, refuse_others
+from posttrain.storage.store import open_store
 
 WORLDS = ("chains", "countdown")  # modules of posttrain.worlds
 
 
-def build_world(name: str, out: Path, seed: int) -> None:
-    """Build a world into a new directory, with a bar.
+def build_world(name: str, out: str, seed: int) -> None:
+    """Build a world and put it where a pipeline or a person wants it, with a bar.
+
+    Args:
+        out: a new directory, or `s3://bucket/prefix` with nothing below it.
 
     Raises:
         ConfigError: no world has that name.
+        ContractError: something is there already.
+        StorageError: the store failed or refused.
     """
     if name not in WORLDS:
         raise ConfigError(f"no world is called {name!r}{nearest(name, WORLDS)}")
@@ -26,8 +33,11 @@ def build_world(name: str, out: Path, seed: int) -> None:
 
     build = import_module(f"posttrain.worlds.{name}").build
     logging.disable_progress_bar()
-    with whole_or_nothing(out) as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
+    refuse_others(open_store(out), ())  # before a minute of training, not after it
+    with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
         task = bars.add_task("pre-training the base", total=None)
-        build(scratch, seed=seed, progress=lambda done, total: bars.update(task, completed=done, total=total))
-    for item in sorted(out.iterdir()):
-        print(item)
+        world = Path(scratch, name)
+        build(world, seed=seed, progress=lambda done, total: bars.update(task, completed=done, total=total))
+        publish(world, out)
+        for item in sorted(world.iterdir()):
+            print(f"{out.rstrip('/')}/{item.name}")
