@@ -25,8 +25,8 @@ from posttrain.artifacts.lineage import evaluation_among, judged_against, made_f
 from posttrain.artifacts.problems import Problem, prompt_text, read_problems
 from posttrain.artifacts.record import Record
 from posttrain.artifacts.samples import SAMPLES_FILE, read_samples, write_samples
-from posttrain.diagnosis.compare import Comparison, Summary, compare, summarise
-from posttrain.diagnosis.roles import measured_role
+from posttrain.diagnosis.compare import Summary, compare, summarise
+from posttrain.diagnosis.roles import MeasuredRole, measured_role
 from posttrain.errors import ContractError
 from posttrain.generation.prompts import check_prompts_fit
 from posttrain.generation.settings import SamplingSettings, sample_problems
@@ -120,6 +120,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
     summary = summarise(measured, seed=settings.seed)
     comparison = compare(read_evaluation(before.path), measured, seed=settings.seed) if before else None
     judged = compare(read_evaluation(reference.path), measured, seed=settings.seed) if reference else None
+    role = measured_role(judged, policy.record.role) if judged else None
     unchecked = sum(s != "checked" for s in contamination(policy.record, parents.one("problems").digest).values())
     told = bench.facts()
     if reused:  # those that judged it then
@@ -132,7 +133,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
             "policy_name": policy.record.name,
             "samples": settings.samples,
             **told,
-            **(_role_facts(judged, policy.record) if judged else {}),
+            **(_role_facts(role) if role else {}),
         },
         counts={
             "problems": len(problems),
@@ -143,7 +144,7 @@ def run(settings: EvaluateSettings, parents: Parents, out: Path, progress: Progr
             "unchecked_training_data": unchecked,
         },
         metrics=metrics_of(summary),
-        blocks=evaluation_blocks(policy.record.name, summary, comparison, examples(out)),
+        blocks=evaluation_blocks(policy.record.name, summary, comparison, examples(out), role),
     )
 
 
@@ -164,11 +165,10 @@ def sample_and_write(
     write_samples(kept_samples(problems, sampled, rows, settings.keep_samples), out)
 
 
-def _role_facts(comparison: Comparison, policy: Record) -> dict[str, str | int | float]:
+def _role_facts(role: MeasuredRole) -> dict[str, str | int | float]:
     """What the policy's last stage turned out to do, beside what it was meant to."""
-    role = measured_role(comparison, policy.role)
     return {
-        "role_meant": policy.role or "",
+        "role_meant": role.intended or "",
         "role_measured": " + ".join(role.roles) or "none",
         "role_undecided": " + ".join(role.undecided),
         "attrition": role.attrition.estimate,

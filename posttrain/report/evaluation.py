@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from posttrain.diagnosis.compare import Comparison, Summary
+from posttrain.diagnosis.roles import MeasuredRole
 from posttrain.report.charts import Intervals, LineChart, Segment, Series, StackedBars
 from posttrain.report.numbers import plain
-from posttrain.report.page import Block, Sample, Samples, Section, Table, Verdict
+from posttrain.report.page import Block, Sample, Samples, Section, Table, Tone, Verdict
 
+TONE: Mapping[bool | None, Tone] = {True: "good", False: "bad", None: "undecided"}  # by `as_intended`
 SUPPORT = (Segment("kept", "good"), Segment("gained", "accent"), Segment("lost", "bad"), Segment("outside", "neutral"))
 
 
 def evaluation_blocks(
-    name: str, summary: Summary, comparison: Comparison | None, examples: Sequence[tuple[str, str, float | None]]
+    name: str,
+    summary: Summary,
+    comparison: Comparison | None,
+    examples: Sequence[tuple[str, str, float | None]],
+    role: MeasuredRole | None = None,
 ) -> list[Block]:
-    """The blocks of an evaluation's page."""
-    k = summary.k
-    verdict = Verdict(
-        f"{plain(name)}: pass@1 {summary.pass_at[1]}",
-        "neutral",
-        f"{summary.problems} problems, {summary.samples} samples each; 95% intervals over problems",
-        [(f"pass@{k}", str(summary.pass_at[k])), ("truncated", str(summary.truncated))],
-    )
+    """The blocks of an evaluation's page.
+
+    Args:
+        comparison: with an earlier evaluation, if there is one.
+        role: what the policy's last stage turned out to do, if that could be told.
+    """
     change = [Section("What changed", change_blocks({"all": comparison, **comparison.slices}))] if comparison else []
     return [
-        verdict,
+        _verdict(plain(name), summary, role),
         Section("pass@k", [curve({name: part for name, part in _parts(summary).items()}), slice_table(summary)]),
         *change,
         Section(
             "Examples", [Samples([Sample(*example) for example in examples], "The first sample of a few problems.")]
         ),
     ]
+
+
+def _verdict(name: str, summary: Summary, role: MeasuredRole | None) -> Verdict:
+    k, measured = summary.k, f"{summary.problems} problems, {summary.samples} samples each; 95% intervals over problems"
+    numbers = [("pass@1", str(summary.pass_at[1])), (f"pass@{k}", str(summary.pass_at[k]))]
+    if role is None:
+        return Verdict(f"{name}: pass@1 {summary.pass_at[1]}", "neutral", measured, numbers[1:])
+    head, _, evidence = role.verdict.partition(": ")
+    tone = TONE[role.as_intended] if role.intended else "neutral"
+    return Verdict(f"{name}: {head}", tone, f"{evidence}.\n\n{measured}.", numbers)
 
 
 def _parts(summary: Summary) -> dict[str, Summary]:

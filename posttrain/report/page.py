@@ -16,6 +16,7 @@ from posttrain.report.numbers import number
 from posttrain.report.svg import Chart, clean
 
 Cell = str | int | float | None
+Tone = Literal["good", "bad", "neutral", "undecided"]
 
 # Light and dark. Series colours are Okabe and Ito's, moved until each has a contrast of 3 with the page; text has 4.5.
 COLOURS: dict[str, tuple[str, str]] = {
@@ -50,7 +51,7 @@ class Verdict:
 
     kind: ClassVar[str] = "verdict"
     text: str
-    tone: Literal["good", "bad", "neutral", "undecided"]
+    tone: Tone
     detail: str = ""
     numbers: Sequence[tuple[str, Cell]] = ()
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from posttrain.artifacts.record import ParentRef, Record
 from posttrain.report.charts import Graph, LineChart, Node, Series
 from posttrain.report.numbers import plain
-from posttrain.report.page import Block, Facts, Section, Table
+from posttrain.report.page import Block, Cell, Facts, Section, Table
 from posttrain.taxonomy import METHODS, Kind
 
-# Curves that are worth a look, in this order; the rest stay in the record.
-_CURVES = (
-    "loss",
+# Curves that are worth a look, the most telling first; the rest stay in the record.
+CURVES = (
     "reward",
+    "rewards/margins",
+    "rewards/accuracies",
     "accuracy",
+    "loss",
+    "mean_token_accuracy",
     "frac_reward_zero_std",
     "kept_groups",
     "hinted",
     "kl",
     "entropy",
-    "mean_token_accuracy",
     "completions/mean_length",
     "completions/clipped_ratio",
     "grad_norm",
@@ -49,14 +52,14 @@ def made_from(record: Record) -> Section:
     parents = [
         (f"{ref.role} ({ref.kind})", f"{record.ancestors[ref.id].name} · {ref.digest}") for ref in record.parents
     ]
-    pairs += [*parents, ("seconds", round(record.seconds, 1))]
+    pairs += [*parents, ("seconds", f"{record.seconds:,.1f}")]
     return Section("Made from", [Facts(pairs)])
 
 
 def counted(record: Record) -> list[Block]:
     """Rows read, kept and dropped."""
     rows = [(plain(name), count) for name, count in record.counts.items()]
-    return [Section("Counted", [Table(["what", "rows"], rows)])] if rows else []
+    return [Section("Counted", [Table(["what", "how many"], rows)])] if rows else []
 
 
 def settings_of(record: Record) -> list[Block]:
@@ -65,14 +68,25 @@ def settings_of(record: Record) -> list[Block]:
         k: v for k, v in record.parameters.items() if v not in (None, {}, [], "") and k not in _SETTINGS_NOT_SHOWN
     }
     chosen |= {f"trainer_args.{k}": v for k, v in (record.parameters.get("trainer_args") or {}).items()}
+    chosen = {key: value for name, given in chosen.items() for key, value in _spread(name, given)}
     versions = ", ".join(f"{name} {version}" for name, version in record.environment.versions.items())
-    pairs = [(name, value if isinstance(value, str | int | float) else str(value)) for name, value in chosen.items()]
-    return [Section("Settings", [Facts([*pairs, ("versions", versions)])])]
+    return [Section("Settings", [Facts([*chosen.items(), ("versions", versions)])])]
 
 
-def curves(record: Record, most: int = len(_CURVES)) -> list[Block]:
+def _spread(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
+    """A setting as people would write it; those in a dict one by one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _spread(f"{name}.{key}", inner)
+    elif isinstance(value, float):
+        yield name, f"{value:g}"  # as it was given: 0.05 and not 0.050
+    elif value not in (None, [], ""):
+        yield name, value if isinstance(value, str | int) else ", ".join(map(str, value))
+
+
+def curves(record: Record, most: int = len(CURVES)) -> list[Block]:
     """The training curves worth a look, the most telling first."""
-    names = [name for name in _CURVES if len(record.curves.get(name, [])) > 1][:most]
+    names = [name for name in CURVES if len(record.curves.get(name, [])) > 1][:most]
     charts = [LineChart(name, "step", "", [Series(name, [(x, y) for x, y in record.curves[name]])]) for name in names]
     return [Section("Training curves", charts)] if charts else []
 

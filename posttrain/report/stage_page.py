@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from posttrain.artifacts.record import Record
 from posttrain.report import parts
-from posttrain.report.numbers import plain
-from posttrain.report.page import Block, Page, Section, Verdict, render
+from posttrain.report.numbers import number, plain, whole
+from posttrain.report.page import Block, Cell, Page, Section, Verdict, render
 from posttrain.taxonomy import METHODS
 
 
@@ -38,12 +38,51 @@ def stage_page(record: Record, blocks: Sequence[Block]) -> str:
 
 
 def _verdict(record: Record) -> Verdict:
-    method = METHODS[record.method]
     if record.absent:
         return Verdict("Nothing to do", "neutral", record.absent)
-    numbers = [(plain(name), round(value, 4)) for name, value in list(record.metrics.items())[:3]]
-    if record.trace:
-        text = f"{method.title} on {record.trace.rows} {record.trace.provenance} trajectories"
-    else:
-        text = f"{method.title}: done"
-    return Verdict(text, "neutral", f"in {record.seconds:.1f} s", numbers)
+    says = _SAYS.get(record.stage, _trained if record.trace else lambda record: METHODS[record.method].title)
+    return Verdict(says(record), "neutral", f"in {record.seconds:.1f} s", _numbers(record)[:3])
+
+
+def _numbers(record: Record) -> list[tuple[str, Cell]]:
+    """What was measured, the stage's own numbers first; of a curve, its ends."""
+    own = [(plain(name), whole(value)) for name, value in record.metrics.items() if name not in record.curves]
+    curves = {name: record.curves[name] for name in parts.CURVES if record.curves.get(name)}
+    ends = {name: [points[0], points[-1]][-len(points) :] for name, points in curves.items()}
+    return [*own, *((plain(name), " → ".join(number(y) for _, y in points)) for name, points in ends.items())]
+
+
+def _trained(record: Record) -> str:
+    trace = record.trace
+    assert trace is not None
+    return f"{METHODS[record.method].title} on {trace.rows:,} {trace.provenance} trajectories"
+
+
+def _policy(record: Record) -> str:
+    return f"{record.facts['architecture']} with {record.facts['parameters']:,} parameters"
+
+
+def _prepared(record: Record) -> str:
+    read, kept, mixed = (record.counts.get(name, 0) for name in ("rows_read", "rows_kept", "replay_rows"))
+    told = [f"{record.facts['rows']:,} {record.kind}"]
+    told += [f"{mixed:,} of them replayed"] if mixed else []
+    told += [f"{read - kept:,} of {read:,} rows dropped" if read > kept else "no row dropped"]
+    return ", ".join(told)
+
+
+def _kept(record: Record) -> str:
+    return f"{record.facts['rows']:,} of {record.counts['trajectories']:,} trajectories kept"
+
+
+# What a stage that has no finding of its own made, in a line.
+_SAYS: Mapping[str, Callable[[Record], str]] = {
+    "base": _policy,
+    "merge": _policy,
+    "student": _policy,
+    "prepare": _prepared,
+    "rollout": lambda record: f"{record.facts['rows']:,} trajectories sampled",
+    "verify": _kept,
+    "select": lambda record: f"{record.facts['rows']:,} problems kept",
+    "teacher_logits": lambda record: f"Top {record.facts['k']} logits of {record.counts['tokens']:,} tokens",
+    "register": lambda record: f"Registered as version {record.facts['version']}: {record.facts['uri']}",
+}
