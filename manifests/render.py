@@ -65,7 +65,7 @@ def native(package: Package) -> list[dict[str, Any]]:
     }
     return [
         _object("Pipeline", package.name, {"displayName": package.name, "description": package.description}),
-        _object("PipelineVersion", f"{package.name}-{package.version}", version),
+        _object("PipelineVersion", package.version, version),
     ]
 
 

@@ -61,7 +61,7 @@ class Deployer:
         there = self._server.pipeline(package.name)
         versions = self._server.versions(there.pipeline_id) if there else []
         newest = versions[0] if versions else None
-        if newest and _content_of(newest.display_name) == package.version:
+        if newest and _is_of(newest.display_name, package.version):
             return Change("pipeline", package.name, "same", (newest.display_name,))
         difference = _difference(spec_of(newest), package) if newest else ()
         name = _unused(package.version, {version.display_name for version in versions})
@@ -95,9 +95,9 @@ class Deployer:
         yield from self._server.settled(whole)
 
 
-def _content_of(version: str) -> str:
-    """A version's name without the number that content gets when it becomes the newest again."""
-    return re.sub(r"^(sha-[0-9a-f]{12})-\d+$", r"\1", version)
+def _is_of(name: str, version: str) -> bool:
+    """Whether a version is called so, or so with the number that content gets when it becomes the newest again."""
+    return re.fullmatch(rf"{re.escape(version)}(-\d+)?", name) is not None
 
 
 def _unused(version: str, names: set[str]) -> str:

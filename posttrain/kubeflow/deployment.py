@@ -114,7 +114,7 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
 
 @dataclass(frozen=True)
 class Package:
-    """A compiled pipeline; its version's name is its content's digest, so that the same content is sent once."""
+    """A compiled pipeline; its version's name ends with its content's digest, so that the same content is sent once."""
 
     name: str
     description: str
@@ -122,13 +122,13 @@ class Package:
 
     @property
     def version(self) -> str:
-        """As the server will list it.
+        """As the server will list it, and the UI will call a run of it.
 
-        Of what the text says, not of the text: KFP writes the defaults of dicts into its comments in an order that is
-        another one in every process.
+        The digest is of what the text says, not of the text: KFP writes the defaults of dicts into its comments in an
+        order that is another one in every process.
         """
         said = json.dumps(self.documents, sort_keys=True)
-        return f"sha-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        return f"{self.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
     @cached_property
     def documents(self) -> list[dict[str, Any]]:
