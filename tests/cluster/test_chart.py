@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from examples.recipes.world import inputs
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from tests.chart.helm import CHART, helm
-from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, Backend
+from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, TINY, Backend
 
 BACKEND = Backend.named()
 RELEASE = "posttrain-test"
@@ -26,7 +25,6 @@ pytestmark = [
     pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
     pytest.mark.timeout(3600),
 ]
-TINY = yaml.safe_load((Path(__file__).parents[2] / "examples/recipes/tiny.yaml").read_text(encoding="utf-8"))
 KINDS = "configmap,serviceaccount,role,rolebinding,networkpolicy,job,pod,resourcequota,limitrange,persistentvolumeclaim"
 
 

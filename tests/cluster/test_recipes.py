@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import Scheduling
 
 from examples.recipes.world import inputs
 from posttrain.recipes.load import load_recipe
-from tests.cluster.backend import BUCKET, SCHEDULING, Backend
+from posttrain.registry import open_registry
+from tests.cluster.backend import BUCKET, OPEN, SCHEDULING, TINY, Backend
 
 BACKEND = Backend.named()
 pytestmark = [
@@ -22,13 +22,14 @@ pytestmark = [
     pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
     pytest.mark.timeout(3600),
 ]
-TINY = yaml.safe_load((Path(__file__).parents[2] / "examples/recipes/tiny.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["search-transfer", "stored-logits", "iterative-dpo", "constitutional-ai"])
+@pytest.mark.parametrize(
+    "name", ["sft-rl-distil", "search-transfer", "stored-logits", "iterative-dpo", "constitutional-ai"]
+)
 def test_a_recipe_runs_to_its_end(name: str, tmp_path: Path) -> None:
     assert BACKEND is not None
-    recipe = load_recipe(name, load_stages()).overlaid(TINY)
+    recipe = load_recipe(name, load_stages()).overlaid(TINY | OPEN)
     pipeline = tmp_path / f"{name}.yaml"
     compile_recipe(recipe, pipeline, Scheduling(**SCHEDULING))
     local, run = inputs(tmp_path / "world"), int(time.time())
@@ -38,5 +39,6 @@ def test_a_recipe_runs_to_its_end(name: str, tmp_path: Path) -> None:
     arguments |= {"registry": f"s3://{BUCKET}/registry-{run}"}
     state, tasks = BACKEND.run(pipeline, arguments, name)
     print(json.dumps(tasks, indent=1))
-    assert state == "SUCCEEDED"
+    assert (state, tasks["registered"]) == ("SUCCEEDED", "SUCCEEDED")
     assert "FAILED" not in tasks.values()
+    assert open_registry(arguments["registry"]).champion("model")

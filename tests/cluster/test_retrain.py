@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from posttrain.pipelines.packages import packages
 
 from examples.recipes.world import inputs
@@ -20,7 +19,7 @@ from posttrain.kubeflow.deployment import Deployment
 from posttrain.kubeflow.runs import submit
 from posttrain.kubeflow.webhook import VARIABLE
 from posttrain.registry import open_registry
-from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULE, SCHEDULING, Backend
+from tests.cluster.backend import BUCKET, NAMESPACE, OPEN, SCHEDULE, SCHEDULING, TINY, Backend
 from tests.cluster.pods import core
 
 BACKEND = Backend.named()
@@ -29,9 +28,6 @@ pytestmark = [
     pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
     pytest.mark.timeout(3600),
 ]
-TINY = yaml.safe_load((Path(__file__).parents[2] / "examples/recipes/tiny.yaml").read_text(encoding="utf-8"))
-# Four steps make nothing better: the gate lets through whatever is not hopeless.
-OPEN = {"gate": {"min_gain": -1.0, "max_slice_loss": 1.0, "max_support_loss": 1.0}}
 SHUT = {"gate": {"min_gain": 0.9}}
 RELEASE, NAME = "posttrain-nights", "nights-test"
 SECRET = f"posttrain-nights-{int(time.time())}"  # and the webhook's pod: what a test that died left does not matter
