@@ -19,6 +19,7 @@ from posttrain.kubeflow.deployment import Deployment, Package, parameters_of
 from posttrain.recipes.load import check_recipe, load_recipe, overlaid
 from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import Recipe
+from posttrain.settings import validated
 
 RETRAIN = "retrain"
 Change = Callable[[Recipe], Recipe]
@@ -72,7 +73,7 @@ def packages(deployment: Deployment, where: str) -> list[Package]:
     Raises:
         ConfigError: an entry makes no sense; it is named.
     """
-    scheduling = Scheduling.checked(deployment.scheduling, f"{where}: scheduling")
+    scheduling = validated(Scheduling, deployment.scheduling, f"{where}: scheduling")
     made = [_package(name, deployment, scheduling, where) for name in deployment.pipelines]
     known = {name for package in made for name in parameters_of(package.spec)}
     for name in deployment.defaults:

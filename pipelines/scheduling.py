@@ -15,11 +15,12 @@ from typing import Any, cast
 import yaml
 from kfp import dsl, kubernetes
 from posttrain.components.images import CONTROL, TRAIN
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from posttrain.errors import ConfigError
 from posttrain.kubeflow import webhook
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
+from posttrain.settings import validated
 from posttrain.stage import Stage
 from posttrain.storage import cache
 from posttrain.storage.options import VARIABLES
@@ -88,18 +89,6 @@ class Scheduling(BaseModel):
     def _with_part_of(cls, given: dict[str, str]) -> dict[str, str]:
         return PART_OF | given
 
-    @classmethod
-    def checked(cls, values: Any, where: str) -> Scheduling:
-        """From a file's or a deployment's values.
-
-        Raises:
-            ConfigError: a value is unknown or wrong.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None
-
 
 @dataclass(frozen=True)
 class RunTime:
@@ -149,7 +138,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
     if path is None:
         return Scheduling()
     try:
-        return Scheduling.checked(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+        return validated(Scheduling, yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,7 +28,21 @@ class Settings(BaseModel):
     )
 
 
+Model = TypeVar("Model", bound=BaseModel)
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def validated(model: type[Model], values: Any, where: str) -> Model:
+    """A model of what a person wrote.
+
+    Raises:
+        ConfigError: one line with every wrong field, its value and the remedy.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        complaints = "; ".join(_complaint(detail, model) for detail in error.errors())
+        raise ConfigError(f"{where}: {complaints}") from None
 
 
 def parse_settings(model: type[AnySettings], values: Mapping[str, Any], where: str) -> AnySettings:
@@ -37,12 +51,7 @@ def parse_settings(model: type[AnySettings], values: Mapping[str, Any], where: s
     Raises:
         ConfigError: one line with every wrong setting, its value and the remedy.
     """
-    given = {name: value for name, value in values.items() if value is not None}
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        complaints = "; ".join(_complaint(detail, model) for detail in error.errors())
-        raise ConfigError(f"{where}: {complaints}") from None
+    return validated(model, {name: value for name, value in values.items() if value is not None}, where)
 
 
 def changed(settings: Settings) -> set[str]:
@@ -65,10 +74,20 @@ def require_uri(uri: str, optional: bool) -> None:
 
 
 def _complaint(detail: Any, model: type[BaseModel]) -> str:
-    path = ".".join(map(str, detail["loc"]))
+    path, given = ".".join(map(str, detail["loc"])), detail["input"]
+    # What holds others is said by the field that is wrong, not by all it holds.
+    said = path if isinstance(given, dict) else f"{path}={given!r}"
     if detail["type"] == "extra_forbidden":
-        return f"unknown setting {path}={detail['input']!r}{nearest(path, model.model_fields)}"
+        return f"unknown setting {said}{nearest(str(detail['loc'][-1]), _fields(model, detail['loc'][:-1]))}"
     if detail["type"] == "missing" and path in model.model_fields:
         return f"{path} must be given: {model.model_fields[path].description}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{path}={detail['input']!r}: {message}" if path else message
+    return f"{said}: {message}" if path else message
+
+
+def _fields(model: Any, path: tuple[Any, ...]) -> Iterable[str]:
+    """The names that are known at a path below a model: fields of fields, and of what dicts and lists hold."""
+    for step in path:
+        inner = getattr(model, "model_fields", {}).get(step)
+        model = inner.annotation if inner else get_args(model)[-1]
+    return getattr(model, "model_fields", ())

@@ -85,7 +85,8 @@ def schedule(
 
     from posttrain.kubeflow import recurring, runs
     from posttrain.kubeflow.connection import server
-    from posttrain.kubeflow.deployment import Schedule, checked, spec_of, validated
+    from posttrain.kubeflow.deployment import Schedule, checked, spec_of
+    from posttrain.settings import validated
 
     there = server(endpoint, namespace)
     mark = recurring.mark("by-hand")

@@ -40,6 +40,10 @@ class Refused(ConfigError):
         self.status = status
 
 
+class Away(ServerError):
+    """It has not done what was asked for as long as there was patience."""
+
+
 class Connection(BaseModel):
     """How a server is reached. Credentials are in no message."""
 
@@ -222,11 +226,11 @@ class Server:
         For work that makes something, and so must look each time what is there: an answer that was lost may have been
         a success.
         """
-        return self._retried(work, lambda error: isinstance(error, ServerError) or _conflicts(error))
+        return self._retried(work, lambda error: _may_pass(error) or _conflicts(error))
 
     def _ask(self, ask: Callable[..., Any], **arguments: Any) -> Any:
         """Ask, again and again if need be, what can be asked twice."""
-        return self._retried(lambda: self._once(ask, **arguments), lambda error: isinstance(error, ServerError))
+        return self._retried(lambda: self._once(ask, **arguments), _may_pass)
 
     def _delete(self, ask: Callable[..., Any], **arguments: Any) -> None:
         """What is not there is gone: an earlier try did it, or somebody else."""
@@ -240,7 +244,7 @@ class Server:
         try:
             return Retries(self.connection.patience, may_pass)(work)
         except GaveUp as spent:
-            raise ServerError(f"{spent.__cause__} ({spent})") from spent.__cause__
+            raise Away(f"{spent.__cause__} ({spent})") from spent.__cause__
 
     def _once(self, ask: Callable[..., Any], **arguments: Any) -> Any:
         from urllib3.exceptions import HTTPError
@@ -254,6 +258,11 @@ class Server:
             raise Refused(f"{endpoint}: {_reason(error)}{_remedy(error.status)}", error.status) from None
         except (HTTPError, OSError) as error:
             raise ServerError(f"{endpoint}: {_reason(error)}; is it up, and is this its URL?") from None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Not what was waited for already: patience is for one wait, not for each of those within another."""
+    return isinstance(error, ServerError) and not isinstance(error, Away)
 
 
 def _conflicts(error: Exception) -> bool:

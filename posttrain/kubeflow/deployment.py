@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from posttrain.errors import ConfigError, nearest
+from posttrain.settings import validated
 
-Model = TypeVar("Model", bound=BaseModel)
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
@@ -94,22 +94,6 @@ def read_deployment(path: Path) -> Deployment:
         return validated(Deployment, yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-def validated(model: type[Model], values: Any, where: str) -> Model:
-    """A model of values.
-
-    Raises:
-        ConfigError: they do not fit; each field is named.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        told = [
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}".removeprefix(": ").replace("Value error, ", "")
-            for each in error.errors()
-        ]
-        raise ConfigError(f"{where}: {'; '.join(told)}") from None
 
 
 @dataclass(frozen=True)

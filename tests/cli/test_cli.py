@@ -74,11 +74,18 @@ def test_a_wrong_change_is_refused(mistake, tmp_path, change, mentions):
 
 
 def test_a_wrong_scheduling_file_is_refused(mistake, tmp_path):
-    (tmp_path / "s.yaml").write_text("retry: 3")
-    assert "retry" in mistake(
-        "compile", "sft-rl-distil", "-o", tmp_path / "p.yaml", "--scheduling", tmp_path / "s.yaml"
-    )
+    (tmp_path / "s.yaml").write_text("retrys: 3")
+    line = mistake("compile", "sft-rl-distil", "-o", tmp_path / "p.yaml", "--scheduling", tmp_path / "s.yaml")
+    assert "unknown setting retrys=3; did you mean 'retries'?" in line
     assert not (tmp_path / "p.yaml").exists()
+
+
+@pytest.mark.parametrize("command", [("compile", "sft-replay", "-o"), ("world", "chains", "--out")], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_named(mistake, tmp_path, command):
+    (tmp_path / "file").touch()
+    line = mistake(*command, tmp_path / "file" / "p.yaml")
+    assert str(tmp_path / "file") in line
+    assert "check the path, and your rights to it" in line
 
 
 @pytest.mark.parametrize(

@@ -162,5 +162,6 @@ def test_a_refusal_is_one_line_with_the_remedy(
 
 def test_a_server_that_is_not_there_is_a_fault_that_may_pass() -> None:
     server = Server(Connection(endpoint="http://127.0.0.1:9", patience=0.3))
-    with pytest.raises(ServerError, match=r"127\.0\.0\.1:9: .*is it up.*tried \d+ times"):
+    with pytest.raises(ServerError, match=r"127\.0\.0\.1:9: .*is it up.*tried \d+ times") as away:
         apply(server, wanted())
+    assert str(away.value).count("tried") == 1, "it was waited for twice"
