@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests cluster-test clean
+.PHONY: help install demo test check lint types unit docs goldens bench faults study evidence recipes images manifests chart-lint cluster-test clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ goldens: $(INSTALLED) ## Rewrite the golden compiled pipelines
 
 manifests: $(INSTALLED) ## Render the chart and the compiled pipelines into manifests/
 	PYTHONPATH=. $(BIN)/python manifests/render.py
+
+chart-lint: $(INSTALLED) ## What Helm, kubeconform, kube-score and checkov say of the chart and of manifests/
+	$(BIN)/python charts/lint.py
 
 bench: $(INSTALLED) ## Benchmarks: sampling, and what a stage adds to bare TRL
 	PYTHONPATH=. $(BIN)/python benchmarks/sampling.py

@@ -16,21 +16,7 @@ from posttrain.kubeflow.deployment import Deployment, parameters_of, read_deploy
 from tests.chart.helm import CHART, NAMESPACE, helm, one, refusal, rendered
 
 GOLDEN = Path(__file__).parent / "golden.yaml"
-EVERYTHING: dict[str, Any] = {
-    "kubeflow": {"multiUser": True},
-    "images": {"registry": "registry.example/mirror", "pullSecrets": ["pull"]},
-    "schedules": {"nightly": {"pipeline": "improve", "cron": "0 0 2 * * *", "parameters": {"base": "s3://b"}}},
-    "serviceAccount": {"runner": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}}},
-    "networkPolicy": {
-        "storage": {"cidrs": ["10.0.0.0/8"], "ports": [9000]},
-        "extraEgress": [{"ports": [{"port": 443}]}],
-    },
-    "quota": {"enabled": True},
-    "limitRange": {"enabled": True},
-    "cache": {"enabled": True, "storageClass": "fast"},
-    "deploy": {"nodeSelector": {"pool": "cpu"}, "tolerations": [{"key": "a", "operator": "Exists"}]},
-    "test": {"pipeline": "improve", "parameters": {"base": "s3://b", "rounds": 2, "rl_settings": {"steps": 3}}},
-}
+EVERYTHING: dict[str, Any] = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text(encoding="utf-8"))
 
 
 def deployment(values: dict[str, Any], folder: Path) -> Deployment:
@@ -43,6 +29,16 @@ def deployment(values: dict[str, Any], folder: Path) -> Deployment:
 def test_helm_finds_nothing_to_complain_of() -> None:
     ended = helm("lint", "--strict", str(CHART))
     assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.34", "1.37"])
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_every_object_is_what_kubernetes_takes_without_a_field_it_does_not_know(
+    values: dict[str, Any], version: str
+) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="not installed; `make install` does it")
+    for each in rendered(values):
+        schemas.validate(each, version, strict=True)
 
 
 def test_the_chart_is_the_librarys_version() -> None:
@@ -156,24 +152,49 @@ def test_the_runner_may_start_train_jobs_only_where_it_is_said() -> None:
     assert "trainer.kubeflow.org" not in groups({"rbac": {"trainJobs": False}})
 
 
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [
-        ({"imagse": {}}, "imagse"),
-        ({"kubeflow": {"endpoint": "ml-pipeline:8888"}}, "kubeflow.endpoint"),
-        ({"kubeflow": {"endpoint": "https://me:secret@host"}}, "kubeflow.endpoint"),
-        ({"images": {"train": {"repository": "r", "digest": "sha256:1"}}}, "images.train.digest"),
-        ({"schedules": {"n": {"pipeline": "improve", "cron": "0 2 * * *"}}}, "schedules.n.cron"),
-        ({"schedules": {"n": {"pipeline": "improve"}}}, "schedules.n"),
-        ({"pipelines": {"improve": {"rounds": 0}}}, "pipelines.improve.rounds"),
-        ({"pipelines": {"Bad_Name": {}}}, "Bad_Name"),
-        ({"cache": {"size": "much"}}, "cache.size"),
-        ({"networkPolicy": {"storage": {"cidrs": ["anywhere"]}}}, "networkPolicy.storage.cidrs"),
-        ({"deploy": {"patienceSeconds": -1}}, "deploy.patienceSeconds"),
-    ],
-)
+# Values that make no sense, and what the refusal names.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"imagse": {}}, "imagse"),
+    ({"kubeflow": {"endpoint": "ml-pipeline:8888"}}, "kubeflow.endpoint"),
+    ({"kubeflow": {"endpoint": "https://me:secret@host"}}, "kubeflow.endpoint"),
+    ({"images": {"train": {"repository": "r", "digest": "sha256:1"}}}, "images.train.digest"),
+    ({"schedules": {"n": {"pipeline": "improve", "cron": "0 2 * * *"}}}, "schedules.n.cron"),
+    ({"schedules": {"n": {"pipeline": "improve"}}}, "schedules.n"),
+    ({"pipelines": {"improve": {"rounds": 0}}}, "pipelines.improve.rounds"),
+    ({"pipelines": {"Bad_Name": {}}}, "Bad_Name"),
+    ({"cache": {"size": "much"}}, "cache.size"),
+    ({"networkPolicy": {"storage": {"cidrs": ["anywhere"]}}}, "networkPolicy.storage.cidrs"),
+    ({"deploy": {"patienceSeconds": -1}}, "deploy.patienceSeconds"),
+    ({"deploy": {"activeDeadlineSeconds": 5}}, "deploy.activeDeadlineSeconds"),
+    ({"kubeflow": {"multiUser": "yes"}}, "kubeflow.multiUser"),
+    ({"images": {"pullPolicy": "Sometimes"}}, "images.pullPolicy"),
+    ({"images": {"pullSecrets": "mine"}}, "images.pullSecrets"),
+    ({"pipelines": ["improve"]}, "pipelines"),
+    ({"defaults": ["schedule_gpu_count"]}, "defaults"),
+    ({"scheduling": "fast"}, "scheduling"),
+    ({"experiment": ""}, "experiment"),
+    ({"storage": {"secret": "s3://bucket"}}, "storage.secret"),
+    ({"storage": {"password": "x"}}, "password"),
+    ({"serviceAccount": {"runner": {"name": "Team A"}}}, "serviceAccount.runner.name"),
+    ({"rbac": {"trainJobs": "no"}}, "rbac.trainJobs"),
+    ({"networkPolicy": {"storage": {"ports": ["https"]}}}, "networkPolicy.storage.ports"),
+    ({"networkPolicy": {"dns": {"namespace": ""}}}, "networkPolicy.dns.namespace"),
+    ({"networkPolicy": {"kubernetesApi": {"ports": [0]}}}, "networkPolicy.kubernetesApi.ports"),
+    ({"quota": {"hard": {"pods": [1]}}}, "quota.hard.pods"),
+    ({"limitRange": {"defaultRequest": {"cpu": 1}}}, "limitRange.defaultRequest.cpu"),
+    ({"cache": {"accessModes": ["ReadOnlyMany"]}}, "cache.accessModes"),
+    ({"test": {"parameters": "base=s3://b"}}, "test.parameters"),
+]
+
+
+@pytest.mark.parametrize(("values", "field"), WRONG, ids=[field for _, field in WRONG])
 def test_values_that_make_no_sense_are_refused_by_name(values: dict[str, Any], field: str) -> None:
     assert field in refusal(values)
+
+
+def test_every_top_level_value_has_a_case_above() -> None:
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    assert set(schema["properties"]) - {name for values, _ in WRONG for name in values} == {"global"}
 
 
 def test_every_value_is_commented_used_and_in_the_schema() -> None:
