@@ -13,6 +13,8 @@ def register(
     registration: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    model_registry: str = "",
+    promote: str = "proven",
     data_version: str = "",
     run: str = "",
     settings: dict = {},
@@ -25,6 +27,8 @@ def register(
         decision: A gate's decision about this very policy.
         registry: The registry: a path, file:// or s3://bucket/prefix.
         model: The model's name in it.
+        model_registry: URL of a Kubeflow Model Registry that is to list it, too.
+        promote: Becomes the champion: proven (if there is none, or the gate compared it with that), always, never.
         data_version: The data that it learned from, noted as decided; empty notes nothing.
         run: The run's id, noted with it.
         settings: Any other setting of the stage, by name; wins over the parameters above.

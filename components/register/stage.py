@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,12 +27,16 @@ class RegisterSettings(Settings):
 
     registry: str = Field(description="the registry: a path, file:// or s3://bucket/prefix")
     model: str = Field(description="the model's name in it")
+    model_registry: str = Field(
+        default="",
+        description="URL of a Kubeflow Model Registry that is to list it, too, as "
+        "http://model-registry-service.kubeflow:8080",
+    )
     promote: Promote = Field(
         default="proven",
         description="when it becomes the champion: proven (no champion yet, or the gate compared it with the one "
         "there is), always, or never",
     )
-
     refused: Literal["fail", "note"] = Field(
         default="fail", description="a decision that is no pass: an error, or noted for its data version"
     )
@@ -69,7 +73,7 @@ def check(settings: RegisterSettings, parents: Parents) -> None:
 def run(settings: RegisterSettings, parents: Parents, out: Path, progress: Progress) -> Work:
     """Publish the policy and update the index, if the gate let it through; note what came of the data."""
     policy, decision = parents.one("policy"), parents.one("decision")
-    event, facts = _registered(settings, policy, decision)
+    event, facts, blocks = _registered(settings, policy, decision)
     entry = {"model": settings.model, "policy": policy.digest, "event": event, **facts}
     (out / "registration.json").write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     version = int(facts.get("version", 0))
@@ -87,21 +91,26 @@ def run(settings: RegisterSettings, parents: Parents, out: Path, progress: Progr
         Retraining(settings.registry, settings.model).conclude(outcome)
     why_not = facts.get("not_champion", "")
     progress.update(1, 1, f"{event}{f', v{version}' if version else ''}{f': {why_not}' if why_not else ''}")
-    return Work(facts=facts, metrics={"version": float(version), "champion": float(event == "registered")})
+    return Work(
+        facts=facts, metrics={"version": float(version), "champion": float(event == "registered")}, blocks=blocks
+    )
 
 
-def _registered(settings: RegisterSettings, policy: Artifact, decision: Artifact) -> tuple[Event, Facts]:
-    """What came of it, and where it is registered, if it is."""
+def _registered(settings: RegisterSettings, policy: Artifact, decision: Artifact) -> tuple[Event, Facts, list[Any]]:
+    """What came of it, where it is registered, if it is, and what the page says of it."""
+    from posttrain.report.register import refused_blocks, register_blocks
+
     verdict: Literal["pass", "fail", "undecided"] = decision.record.facts["verdict"]  # type: ignore[assignment]
     if verdict != "pass":
-        return verdict, {}
-    registry = open_registry(settings.registry)
+        return verdict, {}, refused_blocks(decision.record)
+    registry = open_registry(settings.registry, settings.model_registry)
     change = registry.register(settings.model, policy, decision, datetime.now(UTC), settings.promote)
     version = change.version.version
     facts: Facts = {"uri": registry.policy_uri(settings.model, version), "version": version}
     facts["champion"] = change.after.version if change.after else 0
     facts |= {"not_champion": change.why_not} if change.why_not else {}
-    return "registered" if change.promoted else "not champion", facts
+    blocks = register_blocks(change, registry.index(settings.model), str(facts["uri"]), settings.model_registry)
+    return "registered" if change.promoted else "not champion", facts, blocks
 
 
 STAGE = Stage(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli import checkpoints, kubeflow
+from posttrain.cli import checkpoints, kubeflow, registry
 
 app = typer.Typer(
     help="Post-train language models as measured, recorded, gated stages on Kubeflow Pipelines.",
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoints.app, name="checkpoints")
-for command in (kubeflow.deploy, kubeflow.submit, kubeflow.schedule, kubeflow.runs):
+for command in (kubeflow.deploy, kubeflow.submit, kubeflow.schedule, kubeflow.runs, registry.models, registry.rollback):
     app.command()(command)
 
 # `--base DIR`, `--problems FILE` …: the inputs differ from recipe to recipe, so they are read from what is left over.

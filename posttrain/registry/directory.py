@@ -58,12 +58,25 @@ class DirectoryRegistry:
 
     def models(self) -> list[str]:
         """Names of what is registered here."""
-        names = (entry.name for entry in open_store(self.uri).list())
-        return sorted(name.removesuffix(f"/{INDEX_FILE}") for name in names if name.endswith(f"/{INDEX_FILE}"))
+        places = (entry.name.split("/") for entry in open_store(self.uri).list())
+        return sorted(place[0] for place in places if place[1:] == [INDEX_FILE])
 
     def index(self, model: str) -> Index:
         """What is registered under that name."""
         return self._index(model, open_store(f"{self.uri}/{model}").read(INDEX_FILE))
+
+    def known(self, model: str) -> Index:
+        """What is registered under that name, which must be something.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        index = self.index(model)
+        if not index.versions:
+            others = [name for name in self.models() if name != model]
+            remedy = nearest(model, others) if others else "; nothing else is registered there, check the URI"
+            raise ConfigError(f"{self.uri}: no model {model!r} is registered{remedy}")
+        return index
 
     def champion(self, model: str) -> Version | None:
         """The version that others are compared with, and that is served."""
@@ -114,7 +127,7 @@ class DirectoryRegistry:
         def promote(index: Index) -> Index:
             return index.promoting(Promotion(version=self._target(index, to).version, when=when, reason=reason))
 
-        before = self.index(model)
+        before = self.known(model)
         after = promote(before)
         if not dry_run:
             before, after = self._exchange(model, promote)
@@ -122,10 +135,6 @@ class DirectoryRegistry:
         return Change(after.current, before.current, after.current)
 
     def _target(self, index: Index, to: int | None) -> Version:
-        if not index.versions:
-            others = self.models()
-            remedy = nearest(index.model, others) if others else "; nothing is registered there, check the URI"
-            raise ConfigError(f"{self.uri}: no model {index.model!r} is registered{remedy}")
         if to is None and len(index.line) < 2:
             raise ConfigError(f"{self.uri}/{index.model}: no champion before v{index.champion}; name a version by --to")
         found = index.numbered(index.line[-2] if to is None else to)

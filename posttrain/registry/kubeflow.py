@@ -67,10 +67,14 @@ class KubeflowRegistry(DirectoryRegistry):
         for there in listed:
             digest = _properties(there).get(_DIGEST)
             if ours.get(there.name) != digest:
-                raise ContractError(
-                    f"{self._server.url}: lists a {there.name} of {model!r} ({str(digest or 'by others')[:12]}) which "
-                    f"{self.uri} does not have; choose another model name"
-                )
+                raise ContractError(self._others(model, there))
+
+    def _others(self, model: str, there: Any) -> str:
+        digest = str(_properties(there).get(_DIGEST, "of others"))[:12]
+        return (
+            f"{self._server.url}: lists a {there.name} of {model!r} ({digest}) which {self.uri} does not have; "
+            "choose another model name"
+        )
 
     def _tell(self, model: str) -> None:
         index = None
@@ -101,6 +105,8 @@ class KubeflowRegistry(DirectoryRegistry):
             there = self._server.put_version(model, **fields)
         if there is None:  # made meanwhile
             there = next(each for each in self._server.versions(model) if each.name == name)
+        if _properties(there).get(_DIGEST) != version.digest:
+            raise ContractError(self._others(index.model, there))
         if _properties(there).get(_CHAMPION) is mark:
             return
         if _CHAMPION not in _properties(there) and not self._server.artifacts(there):

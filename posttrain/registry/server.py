@@ -103,7 +103,7 @@ class Server:
         return self._put(lambda api: api.upsert_model_version_artifact(ModelArtifact(**fields), version.id))
 
     def _put(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
-        """What was made; None where that name is there already, by an earlier try whose answer was lost or by others."""
+        """What was made; None where the name is there already, by others or a try whose answer was lost."""
         from mr_openapi.exceptions import ConflictException
 
         async def unless_there(api: Any) -> Result | None:

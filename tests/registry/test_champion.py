@@ -120,5 +120,5 @@ def test_what_cannot_be_rolled_back_is_said_in_one_line(three, model, to, said):
 
 
 def test_an_empty_registry_says_so(registry):
-    with pytest.raises(ConfigError, match="no model 'student' is registered; nothing is registered there"):
+    with pytest.raises(ConfigError, match="no model 'student' is registered; nothing else is registered there"):
         registry.roll_back("student")
