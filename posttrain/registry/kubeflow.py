@@ -116,6 +116,7 @@ class KubeflowRegistry(DirectoryRegistry):
                 uri=self.policy_uri(index.model, version.version),
                 model_format_name="safetensors",
                 model_format_version="1",
+                state="LIVE",
                 custom_properties={_DIGEST: version.digest},
             )
         # The server replaces all properties by those that it is given.

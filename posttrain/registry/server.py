@@ -159,7 +159,7 @@ def _reason(error: BaseException | None) -> str:
     """One line of what the server, or the way to it, says; never a header."""
     status, body = getattr(error, "status", None), getattr(error, "body", None)
     if not status:
-        return (str(error).splitlines() or [""])[0] or type(error).__name__
+        return " ".join(str(error).split())[:300] or type(error).__name__
     try:
         said = json.loads(body or "").get("message", "")
     except (ValueError, AttributeError):
