@@ -63,7 +63,7 @@ JUDGES = (
         ("score", "--color", "never"),
         {
             "container-image-pull-policy": _TAGS,
-            "networkpolicy-targets-pod": "the pods that it is for are those of pipelines; kubernetes-native has no other",
+            "networkpolicy-targets-pod": "it is for the pods of pipelines; kubernetes-native has no other",
         },
         "--ignore-test",
     ),

@@ -34,10 +34,16 @@ def _last_words(api: Any, namespace: str, run: str) -> str:
     pods = api.list_namespaced_pod(namespace, label_selector=selector, _request_timeout=_TIMEOUT).items
     failed = [pod for pod in pods if pod.status.phase == "Failed"]
     for pod in sorted(failed, key=lambda pod: str(pod.status.start_time), reverse=True):
+        # Preloaded, a log that happens to be JSON would come as Python's repr of it.
         log = api.read_namespaced_pod_log(
-            pod.metadata.name, namespace, container="main", tail_lines=_TAIL, _request_timeout=_TIMEOUT
+            pod.metadata.name,
+            namespace,
+            container="main",
+            tail_lines=_TAIL,
+            _preload_content=False,
+            _request_timeout=_TIMEOUT,
         )
-        if found := error_in(log):
+        if found := error_in(log.data.decode(errors="replace")):
             return found
     return f"{len(failed)} pods failed without a word" if failed else ""
 

@@ -61,7 +61,9 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
         return f"http://{address}:8080/hook"
 
     def told(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in core().read_namespaced_pod_log(SECRET, NAMESPACE).splitlines()]
+        # Preloaded, a log that happens to be JSON would come as Python's repr of it.
+        log = core().read_namespaced_pod_log(SECRET, NAMESPACE, _preload_content=False).data.decode()
+        return [json.loads(line) for line in log.splitlines()]
 
 
 class Nights:
