@@ -77,21 +77,29 @@ evidence: $(INSTALLED) ## Write docs/evidence.md from the stored results of the 
 recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a stage (two minutes)
 	$(BIN)/python examples/recipes/run_all.py
 
-# What `make images` builds, by name: the extras that are installed.
+# What `make images` builds, by name: the extras that are installed, on which base.
 IMAGES ?= control train rollout
 EXTRAS_control := kfp
 EXTRAS_train := kfp,train,deepspeed,tracking
 EXTRAS_rollout := kfp,train,vllm
 BASE ?= python:3.11-slim
+# With a compiler, for what comes as source; vLLM's kernels are compiled when they first run.
+BUILD ?= python:3.11
+BASE_rollout ?= $(BUILD)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' posttrain/__init__.py)
-BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(shell command -v $(tool))))
+BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
+# The same time in every build, so that the same versions are the same bytes. Docker's own is images/README.md.
+SOURCE_DATE_EPOCH ?= 315532800
+BUILD_FLAGS ?=
+TIMES = $(if $(findstring docker,$(BUILDER)),,--layers --timestamp $(SOURCE_DATE_EPOCH))
 
-images: $(addprefix image-,$(IMAGES)) ## Build the images with podman, docker or buildah (IMAGES, BASE, BUILDER)
+images: $(addprefix image-,$(IMAGES)) ## Build the images with podman, docker or buildah (IMAGES, BASE, BUILD, BUILDER)
 
 image-%:
-	@test -n "$(BUILDER)" || { echo "podman, docker or buildah is needed; set BUILDER=…"; exit 1; }
-	$(BUILDER) build -f images/Containerfile --build-arg BASE=$(BASE) --build-arg EXTRAS=$(EXTRAS_$*) \
-	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse --short HEAD) \
+	@test -n "$(BUILDER)" || { echo "podman, docker or buildah is needed, and for docker its daemon; set BUILDER=…"; exit 1; }
+	$(BUILDER) build $(TIMES) $(BUILD_FLAGS) -f images/Containerfile --build-arg BASE=$(or $(BASE_$*),$(BASE)) \
+	  --build-arg BUILD=$(BUILD) --build-arg EXTRAS=$(EXTRAS_$*) --build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git describe --always --dirty) \
 	  -t posttrain/$*-python:$(VERSION) .
 
 cluster-test: $(INSTALLED) ## Test on a real cluster: KUBECONFIG and POSTTRAIN_CLUSTER, the URL of Kubeflow Pipelines' API
