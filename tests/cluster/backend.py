@@ -3,6 +3,7 @@
 POSTTRAIN_CLUSTER            Kubeflow Pipelines' API, as http://10.96.0.88:8888; beside it only KUBECONFIG must be set
 POSTTRAIN_CLUSTER_NAMESPACE  where runs are, and the secret `posttrain-s3` with all five keys; default kubeflow
 POSTTRAIN_CLUSTER_IMAGE      an image that both control and train stages can run on; default this version's train image
+POSTTRAIN_CLUSTER_CONTROL    the image that control stages run on, if that is another one
 POSTTRAIN_CLUSTER_S3         an S3 endpoint that pods and this process reach, with keys in AWS_ACCESS_KEY_ID and so on;
                              default what the secret says
 """
@@ -45,6 +46,7 @@ class Backend:
     host: str
     s3: str
     image: str
+    control: str
 
     @classmethod
     def named(cls) -> Backend | None:
@@ -55,7 +57,8 @@ class Backend:
         if not os.environ.get("POSTTRAIN_CLUSTER_S3"):
             _take_secret()
         s3 = os.environ.get("POSTTRAIN_CLUSTER_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        return cls(host, s3, os.environ.get("POSTTRAIN_CLUSTER_IMAGE") or TRAIN)
+        image = os.environ.get("POSTTRAIN_CLUSTER_IMAGE") or TRAIN
+        return cls(host, s3, image, os.environ.get("POSTTRAIN_CLUSTER_CONTROL") or image)
 
     def upload(self, folder: Path, prefix: str) -> str:
         """A folder's files under a fresh prefix of the bucket; its URI."""
@@ -84,7 +87,8 @@ class Backend:
 
     def start(self, pipeline: Path, arguments: dict[str, Any], name: str) -> str:
         """Start a compiled pipeline; returns the run's id."""
-        images = {f"schedule_{kind}_image": self.image for kind in ("control", "train", "sample")}
+        images = {f"schedule_{kind}_image": self.image for kind in ("train", "sample")}
+        images["schedule_control_image"] = self.control
         started = self._kfp.create_run_from_pipeline_package(
             str(pipeline),
             arguments={**SCHEDULE, **images, **arguments},

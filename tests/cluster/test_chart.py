@@ -41,11 +41,13 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     local = inputs(folder)
     prefix = BACKEND.upload(folder, f"chart-{int(time.time())}")
     given = {role: local[role].replace(str(folder), prefix) for role in ("base", "problems", "held_out", "demos")}
-    repository, _, tag = BACKEND.image.rpartition(":")
-    image = {"repository": repository, "tag": tag}
+    control, train = (
+        {"repository": image.rpartition(":")[0], "tag": image.rpartition(":")[2]}
+        for image in (BACKEND.control, BACKEND.image)
+    )
     tiny = {room: TINY[room] for room in ("sft", "rollout", "evaluate")}
     return {
-        "images": {"control": image, "train": image, "sample": image},
+        "images": {"control": control, "train": train, "sample": train},
         "pipelines": {
             **dict.fromkeys(["diagnose", "improve", "ablation", "sft-rl-distil"]),
             "tiny": {"recipe": "sft-replay", "settings": tiny},
