@@ -1,0 +1,210 @@
+"""The chart's network policy where one is enforced: what stages need flows, and all else is refused.
+
+Where the cluster's network enforces none, tests/cluster/netpol.sh does on a node of our own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import create_server
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from posttrain.components.catalogue import load_stages
+from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.scheduling import Scheduling
+
+from posttrain.recipes.load import parse_recipe
+from tests.chart.helm import one, rendered
+from tests.cluster import pods
+from tests.cluster.backend import SCHEDULING, Backend
+from tests.made import jsonl, problem
+
+BACKEND = Backend.named()
+NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("network"),
+    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
+    pytest.mark.timeout(1800),
+]
+HERE, THERE = (f"posttrain-network-{int(time.time())}-{name}" for name in ("here", "there"))
+OURS = {"app.kubernetes.io/part-of": "posttrain"}
+PORT = 8000
+# Which of the given addresses answer: one connection each, at once.
+ASK = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def answers(target):
+    try:
+        socket.create_connection(target, timeout=8).close()
+    except OSError:
+        return False
+    return True
+targets = [tuple(each) for each in json.loads(sys.argv[1])]
+print(json.dumps(list(ThreadPoolExecutor(16).map(answers, targets))))
+"""
+
+
+def kubectl(*arguments: str, given: str = "") -> str:
+    return subprocess.run(["kubectl", *arguments], input=given, check=True, capture_output=True, text=True).stdout
+
+
+def apply(*objects: dict[str, Any]) -> None:
+    kubectl("apply", "-f", "-", given=yaml.safe_dump_all(objects))
+
+
+def pod(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
+    """One that answers on PORT."""
+    assert BACKEND is not None
+    command = ["python3", "-m", "http.server", str(PORT), "--directory", "/tmp"]
+    container = {"name": "main", "image": BACKEND.image, "command": command}
+    spec = {"containers": [container], "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
+    meta = {"name": name, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def policy(namespace: str) -> dict[str, Any]:
+    """The chart's, told where this cluster's services are."""
+    assert BACKEND is not None
+    s3 = urlsplit(BACKEND.s3)
+    given = {
+        "kubeflow": {"namespace": NAMESPACE},
+        "networkPolicy": {
+            "dns": {"cidrs": [f"{nameserver()}/32"]},
+            "storage": {"cidrs": [f"{s3.hostname}/32"], "ports": [s3.port or 443]},
+            "extraEgress": outside(),
+        },
+    }
+    made = one(rendered(given), "NetworkPolicy", "stages")
+    made["metadata"] |= {"namespace": namespace, "name": "posttrain-network-test"}
+    return made
+
+
+def nameserver() -> str:
+    """Whom pods ask for names, as kubelet tells them."""
+    lines = kubectl("exec", "-n", THERE, "stranger", "--", "cat", "/etc/resolv.conf").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("nameserver"))
+
+
+def outside() -> list[dict[str, Any]]:
+    """Ways to those of Kubeflow's services that are no pods, but addresses outside of its namespace."""
+    slices = json.loads(kubectl("get", "endpointslices", "-n", NAMESPACE, "-o", "json"))["items"]
+    return [
+        {
+            "to": [{"ipBlock": {"cidr": f"{address}/32"}} for address in endpoint["addresses"]],
+            "ports": [{"port": port["port"], "protocol": "TCP"} for port in each["ports"]],
+        }
+        for each in slices
+        if each["metadata"]["name"].startswith("metadata-grpc")
+        for endpoint in each["endpoints"] or []
+        if "targetRef" not in endpoint
+    ]
+
+
+def reached(namespace: str, name: str, targets: dict[str, tuple[str, int]]) -> set[str]:
+    """Which of the targets a pod reaches."""
+    told = kubectl("exec", "-n", namespace, name, "--", "python3", "-c", ASK, json.dumps(list(targets.values())))
+    return {target for target, answers in zip(targets, json.loads(told), strict=True) if answers}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[dict[str, str]]:
+    """Two namespaces with pods; the policy in one. Addresses by pod."""
+    try:
+        for name in (HERE, THERE):
+            kubectl("create", "namespace", name)
+        there = [pod("stranger", THERE, {}), pod("quarantined", THERE, {"quarantined": "yes"})]
+        ours = [pod("stage", HERE, OURS), pod("peer", HERE, OURS), pod("neighbour", HERE, {})]
+        apply(*there, *ours)
+        for name in (HERE, THERE):
+            kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=300s")
+        apply(policy(HERE))
+        nothing = {"podSelector": {"matchLabels": {"quarantined": "yes"}}, "policyTypes": ["Egress"]}
+        meta = {"name": "nothing", "namespace": THERE}
+        apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": nothing})
+        time.sleep(5)
+        items = [each for name in (HERE, THERE) for each in pods.core().list_namespaced_pod(name).items]
+        addresses = {each.metadata.name: str(each.status.pod_ip) for each in items}
+        if reached(THERE, "quarantined", {"stranger": (addresses["stranger"], PORT)}):
+            pytest.skip(
+                "this cluster's network enforces no policies; tests/cluster/netpol.sh does on a node of one's own"
+            )
+        yield addresses
+    finally:
+        kubectl("delete", "namespace", HERE, THERE, "--wait=false", "--ignore-not-found")
+
+
+def needed(addresses: dict[str, str]) -> dict[str, tuple[str, int]]:
+    assert BACKEND is not None
+    api, s3 = urlsplit(BACKEND.host), urlsplit(BACKEND.s3)
+    assert api.hostname and s3.hostname
+    return {
+        "DNS and Kubeflow Pipelines": (f"ml-pipeline.{NAMESPACE}.svc.cluster.local", api.port or 80),
+        "the object store": (s3.hostname, s3.port or 443),
+        "Kubernetes": ("kubernetes.default.svc.cluster.local", 443),
+        "another process of the job": (addresses["peer"], PORT),
+    }
+
+
+def test_a_stage_reaches_what_it_needs(world: dict[str, str]) -> None:
+    assert reached(HERE, "stage", needed(world)) == set(needed(world))
+
+
+def test_a_stage_reaches_nothing_else(world: dict[str, str]) -> None:
+    assert BACKEND is not None
+    others = {name: (world[name], PORT) for name in ("neighbour", "stranger")}
+    with listening(str(urlsplit(BACKEND.s3).hostname)) as another:
+        others |= another
+        assert reached(THERE, "stranger", others) == set(others), "nothing was there to be refused"
+        assert reached(HERE, "stage", others) == set()
+
+
+@contextmanager
+def listening(host: str) -> Iterator[dict[str, tuple[str, int]]]:
+    """Another port of the store's host, where that is this machine."""
+    try:
+        server = create_server((host, 0))
+    except OSError:
+        yield {}
+        return
+    with server:
+        yield {"the store's host at another port": (host, server.getsockname()[1])}
+
+
+def test_nothing_else_reaches_a_stage(world: dict[str, str]) -> None:
+    stage = {"stage": (world["stage"], PORT)}
+    assert reached(HERE, "peer", stage) == {"stage"}
+    assert reached(HERE, "neighbour", stage) == reached(THERE, "stranger", stage) == set()
+
+
+def test_a_run_ends_well_behind_the_policy(world: dict[str, str], tmp_path: Path) -> None:
+    assert BACKEND is not None
+    recipe = parse_recipe(
+        """
+        name: behind-policy
+        title: What is read, checked and written behind a policy
+        inputs: {problems: {help: what is read}}
+        stages:
+          read: {use: prepare, with: {uri: "${problems}", kind: problems}}
+        """,
+        "behind-policy",
+        load_stages(),
+    )
+    compile_recipe(recipe, tmp_path / "p.yaml", Scheduling(**SCHEDULING))
+    jsonl(tmp_path / "data" / "problems.jsonl", [problem(number) for number in range(5)])
+    given = {"problems": f"{BACKEND.upload(tmp_path / 'data', f'network-{int(time.time())}')}/problems.jsonl"}
+    apply(policy(NAMESPACE))
+    try:
+        state, tasks = BACKEND.run(tmp_path / "p.yaml", given, "behind-policy", timeout=900)
+    finally:
+        kubectl("delete", "networkpolicy", "-n", NAMESPACE, "posttrain-network-test")
+    assert (state, set(tasks.values()) - {"SUCCEEDED", "SKIPPED"}) == ("SUCCEEDED", set()), tasks
