@@ -16,6 +16,7 @@ from posttrain.artifacts.metadata import FILES_KEY, encode
 from posttrain.artifacts.record import Record
 from posttrain.errors import PosttrainError
 from posttrain.progress import Progress
+from posttrain.report.parts import CURVES
 from posttrain.stage import Stage, execute
 from posttrain.storage.references import hand_on
 
@@ -47,14 +48,16 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         elif not role and key not in (stage.output, "metrics", "page", "settings") and _is_set(key, value, stage):
             settings[key] = value
     settings |= arguments.get("settings") or {}
-    output, metrics, page = arguments[stage.output], arguments["metrics"], arguments["page"]
+    output, page = arguments[stage.output], arguments["page"]
     with answering(settings.get("name") or name):
         record = execute(stage, parents, settings, Path(output.path), Path(page.path))
         uri = hand_on(Path(output.path), record)
     output.metadata.update(encode(record) | ({FILES_KEY: uri} if uri else {}))
-    for metric, number in sorted(record.metrics.items()):
-        if math.isfinite(number):  # the backend fails a task that reports NaN
-            metrics.log_metric(metric, float(number))
+    for metric, number in sorted(record.metrics.items()) if stage.measures else ():
+        # The UI compares runs in one table of all of it, so that of many curves only those that tell most are in it.
+        told = metric in CURVES or metric not in record.curves
+        if told and math.isfinite(number):  # the backend fails a task that reports NaN
+            arguments["metrics"].log_metric(metric, float(number))
     return record
 
 

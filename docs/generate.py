@@ -43,7 +43,8 @@ def tables(stage: Stage[Any]) -> str:
     ]
     parts = [_table("method | title | provenance | role | paper", methods)]
     parts += [_table("parent | kind | required | what", parents)] if parents else ["Takes no parents."]
-    parts += [f"Makes `{stage.output}`, beside `metrics` and `page`.", _table("setting | default | what", settings)]
+    beside = "`metrics` and `page`" if stage.measures else "`page`"
+    parts += [f"Makes `{stage.output}`, beside {beside}.", _table("setting | default | what", settings)]
     return "\n\n".join(parts)
 
 

@@ -46,8 +46,8 @@ def build_ablation(scheduling: Scheduling, defaults: Defaults, called: str) -> A
     texts = [inspect.Parameter(n, kind, default=d, annotation=str) for n, (d, _) in _TEXT.items()]
     own = [
         inspect.Parameter("candidates", kind, annotation=list),
-        inspect.Parameter("stage_settings", kind, default={}, annotation=dict),
-        inspect.Parameter("evaluation_settings", kind, default=_EVALUATION, annotation=dict),
+        inspect.Parameter("settings_stages", kind, default={}, annotation=dict),
+        inspect.Parameter("settings_evaluation", kind, default=_EVALUATION, annotation=dict),
     ]
     signature = signed(pipeline, [*texts, *own, *parameters(trains=True)], defaults, _docstring())
     return dsl.pipeline(name=called, display_name=TITLE)(pipeline)
@@ -56,8 +56,8 @@ def build_ablation(scheduling: Scheduling, defaults: Defaults, called: str) -> A
 def _docstring() -> str:
     told = {name: text for name, (_, text) in _TEXT.items()} | {
         "candidates": _CANDIDATES,
-        "stage_settings": _STAGE_SETTINGS,
-        "evaluation_settings": "Settings of every evaluation.",
+        "settings_stages": _STAGE_SETTINGS,
+        "settings_evaluation": "Settings of every evaluation.",
         **{name: entry.help for name, entry in run_time(trains=True).items()},
     }
     return docstring("Candidate recipes in parallel from one base, measured alike and compared in pairs.", told)
@@ -87,7 +87,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
         policy=base.outputs["policy"],
         problems=held_out.outputs["data"],
         name="base_evaluation",
-        settings=values["evaluation_settings"],
+        settings=values["settings_evaluation"],
     )
     # A loop with a name of its own runs, but the backend (2.14) does not find it again to collect from.
     with dsl.ParallelFor(values["candidates"]) as candidate:
@@ -103,7 +103,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             recipe=candidate.recipe,
             demos=values["demos"],
             preferences=values["preferences"],
-            stage_settings=values["stage_settings"],
+            stage_settings=values["settings_stages"],
         )
         evaluation = task(
             "evaluate",
@@ -113,7 +113,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             problems=held_out.outputs["data"],
             before_1=measured.outputs["evaluation"],
             name=candidate.label,  # not .name: that is the name of KFP's own loop variable
-            settings=values["evaluation_settings"],
+            settings=values["settings_evaluation"],
         )
     task(
         "contrast",

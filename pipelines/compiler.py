@@ -1,8 +1,8 @@
 """Recipe → Kubeflow pipeline: one parameterised pipeline per recipe.
 
-Its parameters are the recipe's inputs, one dict of settings per stage (the full default object, so that the UI's JSON
-editor shows what can be changed) and the scheduling block. The signature is made at compile time, because KFP reads
-a pipeline's parameters from its function's.
+Its parameters are the recipe's inputs, one dict of settings for each stage that has any (the full default object, so
+that the UI's JSON editor shows what can be changed) and the scheduling block. The signature is made at compile time,
+because KFP reads a pipeline's parameters from its function's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from posttrain.settings import parse_settings
 
 # Settings that a recipe gives on its own, outside a stage's dict; a dict wins, so it may not have their defaults.
 _OUTSIDE = {"name", "role", "also"}
+# What is no reason to ask a person who starts a run: the recipe's own business, and what every stage has.
+_ASIDE = {"also", "optional", "seed", "accept_provenance"}
 
 
 def compile_recipe(
@@ -70,14 +72,25 @@ def _parameters(recipe: Recipe) -> list[inspect.Parameter]:
         for name, i in recipe.inputs.items()
     ]
     stages = [
-        inspect.Parameter(f"{name}_settings", kind, default=stage_defaults(name, spec), annotation=dict)
+        inspect.Parameter(parameter_of(name), kind, default=stage_defaults(name, spec), annotation=dict)
         for name, spec in recipe.stages.items()
+        if is_tunable(name, spec)
     ]
     return [*inputs, *stages, *parameters(_trains(recipe))]
 
 
 def _trains(recipe: Recipe) -> bool:
     return any(keeps_checkpoints(load_stage(spec.use)) for spec in recipe.stages.values())
+
+
+def parameter_of(stage: str) -> str:
+    """The parameter with a stage's settings; a prefix, because the UI's form is sorted by name."""
+    return f"settings_{stage}"
+
+
+def is_tunable(name: str, spec: StageSpec) -> bool:
+    """Whether a stage has settings worth a field of the form."""
+    return bool(stage_defaults(name, spec).keys() - _ASIDE)
 
 
 def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
@@ -94,7 +107,11 @@ def stage_defaults(name: str, spec: StageSpec) -> dict[str, Any]:
 def described(recipe: Recipe) -> dict[str, str]:
     """What each parameter of a recipe's pipeline is."""
     given = {**recipe.inputs, **run_time(_trains(recipe))}
-    stages = {f"{name}_settings": f"Settings of {name} ({one.use}). {one.why}" for name, one in recipe.stages.items()}
+    stages = {
+        parameter_of(name): f"Settings of {name} ({one.use}). {one.why}"
+        for name, one in recipe.stages.items()
+        if is_tunable(name, one)
+    }
     return {name: entry.help for name, entry in given.items()} | stages
 
 
@@ -149,7 +166,8 @@ def _arguments(
     name: str, spec: StageSpec, recipe: Recipe, tasks: dict[str, dsl.PipelineTask], values: dict[str, Any]
 ) -> dict[str, Any]:
     """A component's arguments: parents, the settings that are inputs, and the stage's dict."""
-    arguments: dict[str, Any] = {"name": name, "settings": values[f"{name}_settings"]}
+    settings = values[parameter_of(name)] if is_tunable(name, spec) else stage_defaults(name, spec)
+    arguments: dict[str, Any] = {"name": name, "settings": settings}
     arguments |= checkpoints(load_stage(spec.use), values)
     if spec.role:
         arguments["role"] = spec.role.value

@@ -14,7 +14,7 @@ from typing import Any
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.components.data_version.stage import INPUTS, NEW
-from posttrain.pipelines.compiler import build_pipeline, described, docstring, load_component
+from posttrain.pipelines.compiler import build_pipeline, described, docstring, load_component, parameter_of
 from posttrain.pipelines.scheduling import Scheduling, schedule
 from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
@@ -25,8 +25,8 @@ _OWN: dict[str, tuple[Any, str]] = {
     "data": (inspect.Parameter.empty, "Folder of data versions; a version counts once its _SUCCESS is there."),
     "again": (False, "Take the newest version even if a run has decided on it."),
     "link": ("", "Address of the Kubeflow UI, for the message to the webhook."),
-    "data_version_settings": ({}, "Other settings of the search for new data."),
-    "conclude_settings": ({}, "Other settings of the message, as notify_on."),
+    "settings_newest_data": ({}, "Other settings of the search for new data."),
+    "settings_conclusion": ({}, "Other settings of the message, as notify_on."),
 }
 _BROUGHT = "unless the data version brings them."
 
@@ -88,7 +88,7 @@ def _build(inner: Any, wanted: set[str], scheduling: Scheduling, values: dict[st
             registry=values["registry"],
             model=values["model"],
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            settings=values[f"{stage}_settings"],
+            settings=values[parameter_of(shown)],
             name=shown,
             **arguments,
         )

@@ -135,6 +135,7 @@ class Stage(Generic[AnySettings]):
     method: str | Callable[[AnySettings], str] = ""  # in the catalogue; empty = the stage's own name
     image: str = "train"
     size: Callable[[Parents], int] = lambda parents: 2**20  # bytes that the artifact may need on disk
+    measures: bool = True  # it has numbers of its own to compare runs by; else its component has no output `metrics`
     outside: bool = False  # it reads or changes what lies outside its parents: its settings do not say what it makes
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
     contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end

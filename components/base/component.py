@@ -8,7 +8,6 @@ from posttrain.components.images import CONTROL
 def base(
     uri: str,
     policy: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     settings: dict = {},
     name: str = "",
@@ -22,7 +21,6 @@ def base(
 
     Returns:
         policy: The policy, with its record.
-        metrics: Empty: nothing is measured here.
         page: The policy's fingerprint.
     """
     arguments = dict(locals())

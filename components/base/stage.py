@@ -65,4 +65,5 @@ STAGE = Stage(
     method="supplied",
     image="control",
     outside=True,
+    measures=False,
 )

@@ -8,7 +8,6 @@ from posttrain.components.images import CONTROL
 def merge(
     policies_1: dsl.Input[dsl.Model],
     policy: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     base: dsl.Input[dsl.Model] = None,
     policies_2: dsl.Input[dsl.Model] = None,
@@ -48,7 +47,6 @@ def merge(
 
     Returns:
         policy: The merged policy, with its record.
-        metrics: None of its own; evaluate says what the merge kept.
         page: What was merged from what.
     """
     arguments = dict(locals())

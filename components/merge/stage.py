@@ -259,4 +259,5 @@ STAGE = Stage(
     method=lambda settings: settings.method,
     image="control",
     size=lambda parents: size_of(parents.all("policies")[0]),
+    measures=False,
 )

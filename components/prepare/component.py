@@ -9,7 +9,6 @@ def prepare(
     uri: str,
     kind: str,
     data: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     held_out: dsl.Input[dsl.Dataset] = None,
     replay: dsl.Input[dsl.Dataset] = None,
@@ -36,7 +35,6 @@ def prepare(
 
     Returns:
         data: Problems or trajectories, with their record.
-        metrics: Rows kept.
         page: What was read, kept and dropped, by reason.
     """
     arguments = dict(locals())

@@ -164,4 +164,5 @@ STAGE = Stage(
     check=check,
     image="control",
     outside=True,
+    measures=False,
 )

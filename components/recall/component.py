@@ -9,7 +9,6 @@ def recall(
     uri: str,
     kind: str,
     artifact: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     optional: bool = False,
     settings: dict = {},
@@ -26,7 +25,6 @@ def recall(
 
     Returns:
         artifact: The artifact as it was made.
-        metrics: Those of the stage that made it.
         page: What made it.
     """
     arguments = dict(locals())

@@ -48,4 +48,5 @@ STAGE = Stage(
     check_settings=lambda settings: require_uri(settings.uri, settings.optional),
     image="control",
     outside=True,
+    measures=False,
 )

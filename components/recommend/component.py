@@ -8,7 +8,6 @@ from posttrain.components.images import CONTROL
 def recommend(
     diagnosis: dsl.Input[dsl.Artifact],
     recommendation: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     previous: dsl.Input[dsl.Artifact] = None,
     thresholds: dict = {},
@@ -26,7 +25,6 @@ def recommend(
 
     Returns:
         recommendation: The rule, its evidence, and the next steps as recipe.yaml.
-        metrics: Empty: everything is on the page.
         page: What to do next and why, and what would change it.
     """
     arguments = dict(locals())

@@ -79,4 +79,5 @@ STAGE = Stage(
     run=run,
     check_settings=check_settings,
     image="control",
+    measures=False,
 )

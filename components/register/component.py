@@ -11,7 +11,6 @@ def register(
     registry: str,
     model: str,
     registration: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     model_registry: str = "",
     promote: str = "proven",
@@ -36,7 +35,6 @@ def register(
 
     Returns:
         registration: Where the policy was registered.
-        metrics: The version.
         page: What was registered where.
     """
     arguments = dict(locals())

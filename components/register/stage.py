@@ -123,4 +123,5 @@ STAGE = Stage(
     check=check,
     image="control",
     outside=True,
+    measures=False,
 )

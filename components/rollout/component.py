@@ -9,7 +9,6 @@ def rollout(
     policy: dsl.Input[dsl.Model],
     problems: dsl.Input[dsl.Dataset],
     trajectories: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     samples: int = 8,
     max_new_tokens: int = 512,
@@ -34,7 +33,6 @@ def rollout(
 
     Returns:
         trajectories: One row a trajectory.
-        metrics: Share of truncated trajectories.
         page: What was sampled.
     """
     arguments = dict(locals())

@@ -87,4 +87,5 @@ STAGE = Stage(
     run=run,
     check=check,
     image="sample",
+    measures=False,
 )

@@ -9,7 +9,6 @@ def select(
     evaluation: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[dsl.Dataset],
     problems: dsl.Output[dsl.Dataset],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     keep: list = ["sometimes"],
     settings: dict = {},
@@ -26,7 +25,6 @@ def select(
 
     Returns:
         problems: The problems that were kept.
-        metrics: The share that was kept.
         page: How many problems are never, sometimes and always right.
     """
     arguments = dict(locals())

@@ -75,4 +75,5 @@ STAGE = Stage(
     run=run,
     check=check,
     image="control",
+    measures=False,
 )

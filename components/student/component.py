@@ -8,7 +8,6 @@ from posttrain.components.images import TRAIN
 def student(
     teacher: dsl.Input[dsl.Model],
     policy: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     layers: int = 0,
     config: dict = {},
@@ -32,7 +31,6 @@ def student(
 
     Returns:
         policy: The student, with its record.
-        metrics: The student's parameters and their share of the teacher's.
         page: The student's fingerprint.
     """
     arguments = dict(locals())

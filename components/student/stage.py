@@ -160,4 +160,5 @@ STAGE = Stage(
     settings=StudentSettings,
     run=run,
     size=lambda parents: size_of(parents.one("teacher")),
+    measures=False,
 )

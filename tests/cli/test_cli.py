@@ -52,8 +52,8 @@ def test_compile_writes_a_pipeline_with_the_changes(posttrain, tmp_path):
     assert (code, str(output) in out) == (0, True)
     spec = next(yaml.safe_load_all(output.read_text()))
     inputs = spec["root"]["inputDefinitions"]["parameters"]
-    assert inputs["sft_policy_settings"]["defaultValue"]["epochs"] == 9
-    assert inputs["rl_policy_settings"]["defaultValue"]["trainer_args"] == {"epsilon": 0.3}
+    assert inputs["settings_sft_policy"]["defaultValue"]["epochs"] == 9
+    assert inputs["settings_rl_policy"]["defaultValue"]["trainer_args"] == {"epsilon": 0.3}
 
 
 @pytest.mark.parametrize(

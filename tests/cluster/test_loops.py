@@ -73,8 +73,8 @@ def test_ablation_compares_recipes_that_are_named_when_it_starts(world: str, tmp
     arguments = {
         **inputs(world),
         "candidates": candidates,
-        "stage_settings": SETTINGS["follow"]["stage_settings"],
-        "evaluation_settings": SETTINGS["evaluate"],
+        "settings_stages": SETTINGS["follow"]["stage_settings"],
+        "settings_evaluation": SETTINGS["evaluate"],
     }
     state, tasks = BACKEND.run(tmp_path / "ablation.yaml", arguments, "ablation")
     print(json.dumps(tasks, indent=1))

@@ -48,16 +48,15 @@ def uri(tmp_path):
 
 
 def prepare(outputs, **arguments):
-    load_component("prepare").python_func(**outputs, **arguments)
+    load_component("prepare").python_func(data=outputs["data"], page=outputs["page"], **arguments)
     return read_record(Path(outputs["data"].path))
 
 
-def test_a_task_leaves_artifact_metadata_metrics_and_page(outputs, uri):
+def test_a_task_leaves_artifact_metadata_and_page(outputs, uri):
     record = prepare(outputs, uri=uri, kind="problems", name="my_problems")
     assert record.name == "my_problems"
     assert outputs["data"].metadata == encode(record)
     assert decode(outputs["data"].metadata)["digest"] == record.digest
-    assert outputs["metrics"].logged == {"rows_kept": 10.0}
     assert Path(outputs["page"].path).read_text().lower().startswith("<!doctype html>")
 
 
@@ -121,7 +120,7 @@ def test_numbered_arguments_are_parents_of_one_role(stage, key, role):
 
 
 def stage_of(run, **changes):
-    return replace(Stage("verify", "data", Kind.TRAJECTORIES, {}, Settings, run), **changes)
+    return replace(Stage("keep", "data", Kind.TRAJECTORIES, {}, Settings, run), **changes)
 
 
 def test_numbered_parents_keep_their_order(outputs, tmp_path, monkeypatch):
@@ -134,18 +133,26 @@ def test_numbered_parents_keep_their_order(outputs, tmp_path, monkeypatch):
     stage = stage_of(run, parents={"many": ParentSpec(Kind.PROBLEMS, most=8)})
     monkeypatch.setattr(task, "load_stage", lambda name: stage)
     made = [prepared(tmp_path / name, [problem(n)]) for n, name in enumerate("bca")]
-    run_task("verify", {f"many_{n}": Fake(str(path)) for n, path in enumerate(made, 1)} | {"many_4": None} | outputs)
+    run_task("keep", {f"many_{n}": Fake(str(path)) for n, path in enumerate(made, 1)} | {"many_4": None} | outputs)
     assert seen == ["b", "c", "a"]
 
 
 def test_numbers_that_the_backend_refuses_are_not_logged_but_recorded(outputs, monkeypatch):
     metrics = {"nan": float("nan"), "inf": float("inf"), "whole": 3, "fine": 0.5}
     monkeypatch.setattr(task, "load_stage", lambda name: stage_of(lambda *_: Work(metrics=metrics)))
-    run_task("verify", dict(outputs))
+    run_task("keep", dict(outputs))
     assert outputs["metrics"].logged == {"whole": 3.0, "fine": 0.5}
     record = read_record(Path(outputs["data"].path))
     assert repr(record.metrics["nan"]) == "nan"
     assert all(isinstance(value, str) for value in outputs["data"].metadata.values())
+
+
+def test_of_many_curves_those_that_tell_most_are_logged(outputs, monkeypatch):
+    ends = {"reward": 0.5, "clip_ratio/low_min": 0.0, "auc": 0.9}
+    curves = {name: [[1, 0.0], [2, end]] for name, end in ends.items() if name != "auc"}
+    monkeypatch.setattr(task, "load_stage", lambda name: stage_of(lambda *_: Work(metrics=dict(ends), curves=curves)))
+    run_task("keep", dict(outputs))
+    assert outputs["metrics"].logged == {"reward": 0.5, "auc": 0.9}
 
 
 def failed(outputs, capsys, monkeypatch, tmp_path, **arguments):

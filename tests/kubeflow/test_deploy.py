@@ -19,7 +19,7 @@ from tests.kubeflow.server import Kept, serving
 PARAMETERS = {
     "base": {"parameterType": "STRING"},
     "rounds": {"parameterType": "NUMBER_INTEGER", "defaultValue": 3, "isOptional": True},
-    "rl_settings": {"parameterType": "STRUCT", "defaultValue": {}, "isOptional": True},
+    "settings_rl": {"parameterType": "STRUCT", "defaultValue": {}, "isOptional": True},
 }
 
 
@@ -129,7 +129,7 @@ def test_a_hundred_upserts_between_errors_leave_one_recurring_run_each(there: tu
         ({"base": "b", "bose": "x"}, "no parameter 'bose'; did you mean 'base'?"),
         ({}, "needs base"),
         ({"base": 3}, "base: 3 is int instead of str; quote it"),
-        ({"base": "b", "rl_settings": "{"}, "rl_settings: '{' is no dict"),
+        ({"base": "b", "settings_rl": "{"}, "settings_rl: '{' is no dict"),
     ],
 )
 def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_changed(

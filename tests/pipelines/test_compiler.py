@@ -10,7 +10,7 @@ import yaml
 from posttrain.components.catalogue import load_stage, load_stages
 from posttrain.components.images import CONTROL, TRAIN
 from posttrain.pipelines.ablation import compile_ablation
-from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.compiler import compile_recipe, is_tunable
 from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME, Scheduling, read_scheduling
 
 from posttrain import __version__
@@ -61,6 +61,15 @@ class Compiled:
     def inputs(self):
         return self.spec["root"]["inputDefinitions"]["parameters"]
 
+    def tunable(self):
+        return {name: spec for name, spec in self.recipe.stages.items() if is_tunable(name, spec)}
+
+    def settings(self, name):
+        """A stage's settings, in the form or fixed."""
+        if name in self.tunable():
+            return self.inputs()[f"settings_{name}"]["defaultValue"]
+        return self.tasks[name][0]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+
 
 # Every named recipe is compiled in tests/recipes/test_named.py; these two have all that the compiler can be given.
 @pytest.fixture(scope="module", params=["sft-rl-distil", "nemotron-3-ultra"])
@@ -95,14 +104,14 @@ def test_every_parameter_is_described_and_only_the_recipes_own_are_required(comp
     assert [name for name, entry in inputs.items() if not entry.get("description")] == []
     required = {name for name, entry in inputs.items() if not entry.get("isOptional")}
     assert required == {name for name, entry in compiled.recipe.inputs.items() if entry.default is None}
-    expected = {*compiled.recipe.inputs, *(f"{name}_settings" for name in compiled.recipe.stages)}
+    expected = {*compiled.recipe.inputs, *(f"settings_{name}" for name in compiled.tunable())}
     expected |= {*RUN_TIME, *CHECKPOINTS}
     assert inputs.keys() == expected
 
 
 def test_the_default_of_a_stages_settings_is_complete_and_valid(compiled):
-    for name, spec in compiled.recipe.stages.items():
-        default = compiled.inputs()[f"{name}_settings"]["defaultValue"]
+    for name, spec in compiled.tunable().items():
+        default = compiled.inputs()[f"settings_{name}"]["defaultValue"]
         fields = compiled.stage(name).settings.model_fields
         shared = {"also"} if len(spec.parent_names()) > len(set(spec.parent_names())) else set()
         outside = {"name", "role", "also", *CHECKPOINTS} | spec.bound().keys()
@@ -116,7 +125,8 @@ def test_the_default_of_a_stages_settings_is_complete_and_valid(compiled):
 def test_settings_inputs_and_roles_reach_their_tasks(compiled):
     for name, spec in compiled.recipe.stages.items():
         task, _ = compiled.tasks[name]
-        assert origin(task, "settings") == f"{name}_settings"
+        if name in compiled.tunable():
+            assert origin(task, "settings") == f"settings_{name}"
         assert {key: origin(task, key) for key in spec.bound()} == spec.bound()
         if spec.role:
             assert task["inputs"]["parameters"]["role"]["runtimeValue"]["constant"] == spec.role
@@ -155,7 +165,7 @@ def component(spec, task):
 
 def test_a_stages_own_place_for_checkpoints_wins(tmp_path):
     recipe = parse_recipe(SMALL.replace("epochs: 7", "epochs: 7, checkpoint_seconds: 30"), "small", STAGES)
-    own = Compiled(recipe, tmp_path / "small.yaml").inputs()["tuned_settings"]["defaultValue"]
+    own = Compiled(recipe, tmp_path / "small.yaml").inputs()["settings_tuned"]["defaultValue"]
     assert own["checkpoint_seconds"] == 30
     assert own.keys().isdisjoint({"checkpoint_uri", "checkpoint_steps"})
 
@@ -164,7 +174,7 @@ def test_parents_are_wired_as_the_recipe_says(compiled):
     for name, spec in compiled.recipe.stages.items():
         task, _ = compiled.tasks[name]
         artifacts = dict(task["inputs"].get("artifacts", {}))
-        also = compiled.inputs()[f"{name}_settings"]["defaultValue"].get("also", {})
+        also = compiled.settings(name).get("also", {})
         for role, given in spec.parents.items():
             many, left = compiled.stage(name).parents[role].most > 1, 0
             for number, parent in enumerate([given] if isinstance(given, str) else given, start=1):
@@ -269,7 +279,7 @@ def test_images_are_the_releases_own():
 def test_an_inputs_default_is_the_pipelines(small):
     inputs = small().inputs()
     assert inputs["data"]["defaultValue"] == "demos.jsonl"
-    assert inputs["tuned_settings"]["defaultValue"]["epochs"] == 7
+    assert inputs["settings_tuned"]["defaultValue"]["epochs"] == 7
     assert "defaultValue" not in inputs["base"]
 
 
@@ -362,16 +372,13 @@ def test_no_task_is_given_one_artifact_twice(name: str, tmp_path: Path) -> None:
     """Kubeflow's metadata store refuses it, and the driver fails; the setting `also` says the other role."""
     stages = load_stages()
     recipe = improve_recipe(3) if name == "improve" else load_recipe(name, stages)
-    compile_recipe(recipe, tmp_path / "pipeline.yaml")
-    spec = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text(encoding="utf-8")))
-    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
-    for task in [task for dag in dags for task in dag["tasks"].values()]:
+    compiled = Compiled(recipe, tmp_path / "pipeline.yaml")
+    for task_name, (task, _) in compiled.tasks.items():
         given = [str(value) for value in task.get("inputs", {}).get("artifacts", {}).values()]
-        assert len(given) == len(set(given)), task["taskInfo"]["name"]
-    defaults = spec["root"]["inputDefinitions"]["parameters"]
+        assert len(given) == len(set(given)), task_name
     for stage, entry in recipe.stages.items():
         twice = len(entry.parent_names()) > len(set(entry.parent_names()))
-        assert bool(defaults[f"{stage}_settings"]["defaultValue"].get("also")) is twice
+        assert bool(compiled.settings(stage).get("also")) is twice
 
 
 def test_a_candidate_is_called_by_its_label(tmp_path: Path) -> None:

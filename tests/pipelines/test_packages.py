@@ -36,7 +36,7 @@ def test_defaults_reach_the_form_of_every_pipeline_that_has_the_parameter() -> N
                 "mine": {
                     "recipe": "sft-replay",
                     "settings": {"sft": {"epochs": 3}},
-                    "defaults": {"schedule_gpu_count": "2", "gate_settings": {"min_gain": 0.1}},
+                    "defaults": {"schedule_gpu_count": "2", "settings_gate": {"min_gain": 0.1}},
                 },
             },
         }
@@ -46,9 +46,9 @@ def test_defaults_reach_the_form_of_every_pipeline_that_has_the_parameter() -> N
     assert forms["diagnose"]["schedule_gpu_count"]["defaultValue"] == "8"
     mine = forms["mine"]
     assert (mine["registry"]["defaultValue"], mine["schedule_gpu_count"]["defaultValue"]) == ("s3://m/registry", "2")
-    gate = mine["gate_settings"]["defaultValue"]
+    gate = mine["settings_gate"]["defaultValue"]
     assert gate["min_gain"] == 0.1 and "max_slice_loss" in gate
-    assert [p for p in mine if p.endswith("_settings") and mine[p]["defaultValue"].get("epochs") == 3]
+    assert [p for p in mine if p.startswith("settings_") and mine[p]["defaultValue"].get("epochs") == 3]
 
 
 @pytest.mark.parametrize(
