@@ -10,7 +10,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # usrmerge brings all of Perl (50 MB) for what usr-is-merged says as well.
 pin='Package: usrmerge\nPin: release *\nPin-Priority: -1\n'
-mmdebstrap --variant=essential --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged,ca-certificates,python3,python3-venv${2:+,$2} \
+mmdebstrap --variant=essential --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged,ca-certificates,libstdc++6,python3,python3-venv${2:+,$2} \
   --setup-hook="printf '$pin' > \"\$1\"/etc/apt/preferences.d/base" --customize-hook='rm "$1"/etc/apt/preferences.d/base' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$folder/rootfs.tar" \

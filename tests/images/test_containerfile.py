@@ -70,9 +70,8 @@ def test_no_secret_and_no_index_is_written_down():
 
 
 def test_the_code_is_behind_the_dependencies_which_only_versions_change():
-    assert words("COPY", STAGES["dependencies"]) == [
-        "--from=tools /src/requirements.txt /src/slim.py /opt/posttrain/share/"
-    ]
+    copied = [line.rpartition(" ")[0] for line in words("COPY", STAGES["dependencies"])]
+    assert copied == ["--from=tools /src/requirements.txt", "images/slim.py"]
     before = [list(takewhile(lambda each: each[0] != "RUN", STAGES[stage])) for stage in ("tools", "dependencies")]
     assert not re.search(r"\b(posttrain|components|pipelines) ", str([words("COPY", each) for each in before]))
 
