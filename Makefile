@@ -79,7 +79,7 @@ recipes: $(INSTALLED) ## Run every named recipe in a tiny world, a few steps a s
 
 # What `make images` builds, by name: the extras that are installed, on which base.
 IMAGES ?= control train rollout
-EXTRAS_control := kfp
+EXTRAS_control := kfp,model-registry
 EXTRAS_train := kfp,train,deepspeed,tracking
 EXTRAS_rollout := kfp,train,vllm
 BASE ?= python:3.11-slim
