@@ -26,9 +26,11 @@ def made(path, kind, content, **facts):
     return artifact(path, kind)
 
 
-def decided(path, champion=""):
+def decided(path, champion="", **more):
     """A gate's pass; `champion` is the digest of the policy that it compared the candidate with."""
-    facts = {"verdict": "pass", "reason": "gain in pass@1 +0.250"} | ({"champion": champion} if champion else {})
+    facts = {"verdict": "pass", "reason": "gain in pass@1 +0.250", **more} | (
+        {"champion": champion} if champion else {}
+    )
     return made(path, Kind.DECISION, path.name.encode(), **facts)
 
 
