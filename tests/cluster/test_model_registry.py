@@ -3,8 +3,6 @@
 POSTTRAIN_CLUSTER_MODEL_REGISTRY names the server, as http://10.200.0.1:8085; model_registry.sh builds and runs one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -19,14 +17,16 @@ from posttrain.components.recall import recall
 from posttrain.components.register import register
 from posttrain.pipelines.scheduling import Scheduling, schedule
 
+from posttrain.artifacts.record import read_record
 from posttrain.errors import ContractError
 from posttrain.registry import open_registry
 from posttrain.registry import server as registry_server
 from posttrain.registry.server import Server
 from posttrain.taxonomy import Kind
 from tests.cluster.backend import BUCKET, SCHEDULING, Backend
-from tests.made import evaluated, prepared, problem
+from tests.made import based, evaluated, prepared, problem
 from tests.registry.conftest import WHEN, decided, made
+from tests.tiny import tiny_policy
 
 SERVER = os.environ.get("POSTTRAIN_CLUSTER_MODEL_REGISTRY", "")
 BACKEND = Backend.named()
@@ -94,9 +94,12 @@ def test_a_name_of_another_registry_is_refused(model: str, tmp_path: Path) -> No
 def test_a_pod_gates_registers_and_tells(model: str, tmp_path: Path) -> None:
     assert BACKEND is not None
     problems = prepared(tmp_path / "problems", [problem(n) for n in range(40)])
-    old, new = (made(tmp_path / "made" / name, Kind.POLICY, name.encode()) for name in ("old", "new"))
-    evaluated(tmp_path / "made" / "worse", old.path, problems, [0] * 40)
-    evaluated(tmp_path / "made" / "better", new.path, problems, [4] * 40)
+    old, new = (
+        based(tmp_path / "made" / name, tiny_policy(tmp_path / name, "gpt2", seed=seed))
+        for seed, name in enumerate(("old", "new"))
+    )
+    evaluated(tmp_path / "made" / "worse", old, problems, [0] * 40)
+    evaluated(tmp_path / "made" / "better", new, problems, [4] * 40)
     place = BACKEND.upload(tmp_path / "made", f"model-registry-{time.time_ns()}")
     registry = f"s3://{BUCKET}/{model}"
     pipeline = tmp_path / "pipeline.yaml"
@@ -105,10 +108,10 @@ def test_a_pod_gates_registers_and_tells(model: str, tmp_path: Path) -> None:
     print(json.dumps(tasks, indent=1))
     assert state == "SUCCEEDED"
     told = listed(model)["v1"].custom_properties
-    assert (told["posttrain_digest"], told["posttrain_champion"]) == (new.digest, True)
+    assert (told["posttrain_digest"], told["posttrain_champion"]) == (read_record(new).digest, True)
     assert told["posttrain_verdict"] == "pass" and told["posttrain_gate_gain_pass_1"] == 1.0
-    assert told["posttrain_compared_with"] == old.digest
-    assert open_registry(registry).champion(model).digest == new.digest  # type: ignore[union-attr]
+    assert told["posttrain_compared_with"] == read_record(old).digest
+    assert open_registry(registry).champion(model).digest == read_record(new).digest  # type: ignore[union-attr]
 
 
 def _pipeline(place: str, registry: str, model: str) -> Any:
