@@ -10,6 +10,7 @@ from typing import Any
 from posttrain.errors import ConfigError, nearest
 from posttrain.kubeflow.connection import Server
 from posttrain.kubeflow.deployment import checked, spec_of
+from posttrain.kubeflow.waiting import Waiting
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _POLL = 5.0  # seconds
@@ -60,11 +61,14 @@ def newest(server: Server, name: str) -> tuple[Any, Any]:
 
 
 def watch(server: Server, run_id: str, say: Callable[[str], None]) -> str:
-    """Wait for a run's end, saying how each task ended; returns the run's state."""
+    """Wait for a run's end, saying how each task ended and why one waits; returns the run's state."""
     told: set[str] = set()
+    waiting = Waiting(run_id, server.connection.namespace, say)
     while True:
         run = server.run(run_id)
-        for task in (run.run_details.task_details or []) if run.run_details else []:
+        tasks = (run.run_details.task_details or []) if run.run_details else []
+        waiting.look("PENDING" in {run.state, *(task.state for task in tasks)})
+        for task in tasks:
             if task.state in ENDED and task.task_id not in told and not _is_driver(task.display_name):
                 told.add(task.task_id)
                 say(f"{task.display_name}: {task.state.lower()}{took(task.start_time, task.end_time)}")

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from posttrain.components.images import TRAIN
 
+from posttrain.kubeflow.waiting import Waiting
 from posttrain.storage.uris import CREDENTIALS
 from tests.cluster.pods import core
 
@@ -103,6 +104,10 @@ class Backend:
         tasks = {task.display_name: task.state for task in ended.run_details.task_details or []}
         return ended.state, tasks
 
+    def terminate(self, run: str) -> None:
+        """As the UI's button Terminate does."""
+        self._kfp._run_api.run_service_terminate_run(run)
+
     def retry(self, run: str) -> None:
         """As the UI's button Retry does."""
         self._kfp._run_api.run_service_retry_run(run)
@@ -119,3 +124,16 @@ def _take_secret() -> None:
     """What pods are told of the object store, into this process's environment; what is set there stays."""
     for name, value in core().read_namespaced_secret("posttrain-s3", NAMESPACE).data.items():
         os.environ.setdefault(name, base64.b64decode(value).decode())
+
+
+def said(run: str, task: str) -> str:
+    """What who watches a run is told of a task that waits."""
+    lines: list[str] = []
+    watched = Waiting(run, NAMESPACE, lines.append, patient=0)
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
+        watched.look(pending=True)
+        if found := [line for line in lines if line.startswith(f"{task} waits: ")]:
+            return found[0]
+        time.sleep(2)
+    raise AssertionError(f"nothing is said of {task} of run {run} within 10 minutes")

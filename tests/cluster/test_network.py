@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import one, rendered
-from tests.cluster import pods
 from tests.cluster.backend import SCHEDULING, Backend
+from tests.cluster.objects import apply, kubectl, listed
 from tests.made import jsonl, problem
 
 BACKEND = Backend.named()
@@ -52,14 +50,6 @@ def answers(target):
 targets = [tuple(each) for each in json.loads(sys.argv[1])]
 print(json.dumps(list(ThreadPoolExecutor(16).map(answers, targets))))
 """
-
-
-def kubectl(*arguments: str, given: str = "") -> str:
-    return subprocess.run(["kubectl", *arguments], input=given, check=True, capture_output=True, text=True).stdout
-
-
-def apply(*objects: dict[str, Any]) -> None:
-    kubectl("apply", "-f", "-", given=yaml.safe_dump_all(objects))
 
 
 def pod(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -97,13 +87,12 @@ def nameserver() -> str:
 
 def outside() -> list[dict[str, Any]]:
     """Ways to those of Kubeflow's services that are no pods, but addresses outside of its namespace."""
-    slices = json.loads(kubectl("get", "endpointslices", "-n", NAMESPACE, "-o", "json"))["items"]
     return [
         {
             "to": [{"ipBlock": {"cidr": f"{address}/32"}} for address in endpoint["addresses"]],
             "ports": [{"port": port["port"], "protocol": "TCP"} for port in each["ports"]],
         }
-        for each in slices
+        for each in listed("endpointslices", NAMESPACE)
         if each["metadata"]["name"].startswith("metadata-grpc")
         for endpoint in each["endpoints"] or []
         if "targetRef" not in endpoint
@@ -132,12 +121,10 @@ def world() -> Iterator[dict[str, str]]:
         meta = {"name": "nothing", "namespace": THERE}
         apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": nothing})
         time.sleep(5)
-        items = [each for name in (HERE, THERE) for each in pods.core().list_namespaced_pod(name).items]
-        addresses = {each.metadata.name: str(each.status.pod_ip) for each in items}
+        items = [each for name in (HERE, THERE) for each in listed("pods", name)]
+        addresses = {each["metadata"]["name"]: str(each["status"]["podIP"]) for each in items}
         if reached(THERE, "quarantined", {"stranger": (addresses["stranger"], PORT)}):
-            pytest.skip(
-                "this cluster's network enforces no policies; tests/cluster/netpol.sh does on a node of one's own"
-            )
+            pytest.skip("this cluster's network enforces no policies; tests/cluster/netpol.sh can")
         yield addresses
     finally:
         kubectl("delete", "namespace", HERE, THERE, "--wait=false", "--ignore-not-found")

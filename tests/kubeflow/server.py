@@ -145,14 +145,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, Kept]]:
-    """A server on loopback: its URL and what it keeps."""
+def serving(host: str = "127.0.0.1") -> Iterator[tuple[str, Kept]]:
+    """A server on an address of this machine: its URL and what it keeps."""
     kept = Kept()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"kept": kept}))
+    server = ThreadingHTTPServer((host, 0), type("Bound", (Handler,), {"kept": kept}))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", kept
+        yield f"http://{host}:{server.server_port}", kept
     finally:
         server.shutdown()
         server.server_close()

@@ -1,0 +1,70 @@
+"""Why tasks of a run do not start, in Kubernetes' own words.
+
+Of a pod that fits on no node, or that a quota refuses, Kubeflow's API says only that its task is pending. The reason is in the run's Workflow; who may read that there is told it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_PATIENT = 60.0  # seconds for which tasks may wait without a word
+_TIMEOUT = 20  # seconds of one request
+_DEFAULT = "kubeflow"  # where a single-user Kubeflow runs everything
+
+
+class Waiting:
+    """Says of each task that waits why it does, once.
+
+    Args:
+        namespace: of the run; empty = a single-user Kubeflow's.
+        patient: seconds for which tasks may wait before anything is said, and between two looks.
+    """
+
+    def __init__(self, run_id: str, namespace: str, say: Callable[[str], None], patient: float = _PATIENT) -> None:
+        self._run, self._namespace, self._say, self._patient = run_id, namespace or _DEFAULT, say, patient
+        self._since, self._told = time.monotonic(), set[str]()
+
+    def look(self, pending: bool) -> None:
+        """Look, if something has been pending for long enough."""
+        now = time.monotonic()
+        if not pending:
+            self._since = now
+        elif now - self._since >= self._patient:
+            self._since = now
+            where = f"kubectl get workflows -n {self._namespace} -l pipeline/runid={self._run} -o yaml"
+            found = in_kubernetes(self._run, self._namespace) or {"a task": f"for its pod; `{where}` says why"}
+            for task in found.keys() - self._told:
+                self._told.add(task)
+                self._say(f"{task} waits: {found[task]}")
+
+
+def in_kubernetes(run_id: str, namespace: str) -> dict[str, str]:
+    """Task → why it waits; nothing where Kubernetes cannot be asked, or knows no such run."""
+    from kubernetes import client, config
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    where = ("argoproj.io", "v1alpha1", namespace, "workflows")
+    try:
+        config.load_config()
+        api = client.CustomObjectsApi()
+        asked = {"label_selector": f"pipeline/runid={run_id}", "_request_timeout": _TIMEOUT}
+        found = api.list_namespaced_custom_object(*where, **asked)["items"]
+    except (config.ConfigException, ApiException, HTTPError, OSError):
+        return {}
+    return {task: why for workflow in found for task, why in reasons(workflow).items()}
+
+
+def reasons(workflow: Mapping[str, Any]) -> dict[str, str]:
+    """Of a Workflow: task → why its pod is not there, or not on a node."""
+    nodes = workflow.get("status", {}).get("nodes", {})
+    pending = [each for each in nodes.values() if (each["type"], each["phase"]) == ("Pod", "Pending")]
+    return {_task(each, nodes): " ".join(each["message"].split()) for each in pending if each.get("message")}
+
+
+def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:
+    """KFP calls every task's pod the same, within a node of the task's name."""
+    above = nodes.get(node.get("boundaryID", ""), node)
+    return str((above if node["displayName"] == "executor" else node)["displayName"])
