@@ -1,6 +1,7 @@
 """Why tasks of a run do not start, in Kubernetes' own words.
 
-Of a pod that fits on no node, or that a quota refuses, Kubeflow's API says only that its task is pending. The reason is in the run's Workflow; who may read that there is told it.
+Of a pod that fits on no node, or that a quota refuses, Kubeflow's API says only that its task is pending. The reason is
+in the run's Workflow; who may read that there is told it.
 """
 
 from __future__ import annotations
