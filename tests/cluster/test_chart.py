@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from examples.recipes.world import inputs
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from tests.chart.helm import CHART, helm
 from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, TINY, Backend
+from tests.cluster.conftest import World
 
 BACKEND = Backend.named()
 RELEASE = "posttrain-test"
@@ -35,12 +35,9 @@ def server() -> Server:
 
 
 @pytest.fixture(scope="module")
-def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def values(world: World) -> dict[str, Any]:
     assert BACKEND is not None
-    folder = tmp_path_factory.mktemp("chart") / "world"
-    local = inputs(folder)
-    prefix = BACKEND.upload(folder, f"chart-{int(time.time())}")
-    given = {role: local[role].replace(str(folder), prefix) for role in ("base", "problems", "held_out", "demos")}
+    given = {role: world.uris[role] for role in ("base", "problems", "held_out", "demos")}
     control, train = (
         {"repository": image.rpartition(":")[0], "tag": image.rpartition(":")[2]}
         for image in (BACKEND.control, BACKEND.image)

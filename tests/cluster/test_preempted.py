@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import Scheduling
 
-from examples.recipes.world import inputs
 from posttrain.recipes.load import parse_recipe
 from tests.cluster import pods
 from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, Backend
+from tests.cluster.conftest import World
 
 BACKEND = Backend.named()
 pytestmark = [
@@ -39,16 +38,14 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def start(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Starts the pipeline; returns the run's id."""
     assert BACKEND is not None
     folder = tmp_path_factory.mktemp("kept")
     recipe = parse_recipe(RECIPE, "kept", load_stages())
     # One retry, at once: a killed pod's.
     compile_recipe(recipe, folder / "kept.yaml", Scheduling(**SCHEDULING | {"retries": 1, "retry_backoff": "1s"}))
-    local = inputs(folder / "world")
-    prefix = BACKEND.upload(folder / "world", f"kept-{int(time.time())}")
-    given = {"base": f"{prefix}/base", "demos": f"{prefix}/{Path(local['demos']).name}"}
+    given = {name: world.uris[name] for name in ("base", "demos")}
     return lambda **arguments: BACKEND.start(folder / "kept.yaml", given | arguments, "kept")
 
 

@@ -11,10 +11,10 @@ from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.compiler import compile_recipe
 from posttrain.pipelines.scheduling import Scheduling
 
-from examples.recipes.world import inputs
 from posttrain.recipes.load import load_recipe
 from posttrain.registry import open_registry
 from tests.cluster.backend import BUCKET, OPEN, SCHEDULING, TINY, Backend
+from tests.cluster.conftest import World
 
 BACKEND = Backend.named()
 pytestmark = [
@@ -27,16 +27,13 @@ pytestmark = [
 @pytest.mark.parametrize(
     "name", ["sft-rl-distil", "search-transfer", "stored-logits", "iterative-dpo", "constitutional-ai"]
 )
-def test_a_recipe_runs_to_its_end(name: str, tmp_path: Path) -> None:
+def test_a_recipe_runs_to_its_end(name: str, world: World, tmp_path: Path) -> None:
     assert BACKEND is not None
     recipe = load_recipe(name, load_stages()).overlaid(TINY | OPEN)
     pipeline = tmp_path / f"{name}.yaml"
     compile_recipe(recipe, pipeline, Scheduling(**SCHEDULING))
-    local, run = inputs(tmp_path / "world"), int(time.time())
-    prefix = BACKEND.upload(tmp_path / "world", f"recipes-{run}")
-    uris = {role: path.replace(str(tmp_path / "world"), prefix) for role, path in local.items()}
-    arguments = {role: uris[role] for role in recipe.inputs if role in uris}
-    arguments |= {"registry": f"s3://{BUCKET}/registry-{run}"}
+    arguments = {role: world.uris[role] for role in recipe.inputs if role in world.uris}
+    arguments |= {"registry": f"s3://{BUCKET}/registry-{name}-{int(time.time())}"}
     state, tasks = BACKEND.run(pipeline, arguments, name)
     print(json.dumps(tasks, indent=1))
     assert (state, tasks["registered"]) == ("SUCCEEDED", "SUCCEEDED")

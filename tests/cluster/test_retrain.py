@@ -6,13 +6,11 @@ import base64
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from posttrain.pipelines.packages import packages
 
-from examples.recipes.world import inputs
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.deploy import Deployer
 from posttrain.kubeflow.deployment import Deployment
@@ -20,6 +18,7 @@ from posttrain.kubeflow.runs import submit
 from posttrain.kubeflow.webhook import VARIABLE
 from posttrain.registry import open_registry
 from tests.cluster.backend import BUCKET, NAMESPACE, OPEN, SCHEDULE, SCHEDULING, TINY, Backend
+from tests.cluster.conftest import World
 from tests.cluster.pods import core
 
 BACKEND = Backend.named()
@@ -69,15 +68,12 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 class Nights:
     """A model that is trained again and again, and who is told of it."""
 
-    def __init__(self, backend: Backend, folder: Path, webhook: Webhook) -> None:
+    def __init__(self, backend: Backend, world: World, webhook: Webhook) -> None:
         self.backend, self.webhook, self.server = backend, webhook, Server(Connection(endpoint=backend.host))
         self.prefix = f"nights-{int(time.time())}"
-        local = inputs(folder)
-        world = backend.upload(folder, f"{self.prefix}/world")
-        uris = {role: path.replace(str(folder), world) for role, path in local.items()}
-        self.rows = {name: (folder / f"{name}.jsonl").read_bytes() for name in ("problems", "demos")}
+        self.rows = {name: (world.folder / f"{name}.jsonl").read_bytes() for name in ("problems", "demos")}
         self.parameters = {
-            **{name: uris[name] for name in ("base", "held_out")},
+            **{name: world.uris[name] for name in ("base", "held_out")},
             "data": f"s3://{BUCKET}/{self.prefix}/data",
             "registry": f"s3://{BUCKET}/{self.prefix}/registry",
         }
@@ -127,9 +123,9 @@ def webhook() -> Iterator[Webhook]:
 
 
 @pytest.fixture(scope="module")
-def nights(webhook: Webhook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+def nights(webhook: Webhook, world: World) -> Iterator[Nights]:
     assert BACKEND is not None
-    made = Nights(BACKEND, tmp_path_factory.mktemp("nights") / "world", webhook)
+    made = Nights(BACKEND, world, webhook)
     made.deploy({}, OPEN)
     yield made
     list(Deployer(made.server, Deployment(release=RELEASE), []).remove())
