@@ -16,7 +16,7 @@ _DEFAULT = "kubeflow"  # where a single-user Kubeflow runs everything
 
 
 class Waiting:
-    """Says of each task that waits why it does, once.
+    """Says of each task that waits why it does: once for each kind of reason, whose numbers change all the time.
 
     Args:
         namespace: of the run; empty = a single-user Kubeflow's.
@@ -25,7 +25,7 @@ class Waiting:
 
     def __init__(self, run_id: str, namespace: str, say: Callable[[str], None], patient: float = _PATIENT) -> None:
         self._run, self._namespace, self._say, self._patient = run_id, namespace or _DEFAULT, say, patient
-        self._since, self._told = time.monotonic(), set[str]()
+        self._since, self._told = time.monotonic(), set[tuple[str, str]]()
 
     def look(self, pending: bool) -> None:
         """Look, if something has been pending for long enough."""
@@ -36,9 +36,11 @@ class Waiting:
             self._since = now
             where = f"kubectl get workflows -n {self._namespace} -l pipeline/runid={self._run} -o yaml"
             found = in_kubernetes(self._run, self._namespace) or {"a task": f"for its pod; `{where}` says why"}
-            for task in found.keys() - self._told:
-                self._told.add(task)
-                self._say(f"{task} waits: {found[task]}")
+            for task, why in found.items():
+                kind = task, why.partition(":")[0]
+                if kind not in self._told:
+                    self._told.add(kind)
+                    self._say(f"{task} waits: {why}")
 
 
 def in_kubernetes(run_id: str, namespace: str) -> dict[str, str]:

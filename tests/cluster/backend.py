@@ -126,14 +126,14 @@ def _take_secret() -> None:
         os.environ.setdefault(name, base64.b64decode(value).decode())
 
 
-def said(run: str, task: str) -> str:
-    """What who watches a run is told of a task that waits."""
+def said(run: str, task: str, mention: str) -> str:
+    """What who watches a run is told of a task that waits, once that is mentioned."""
     lines: list[str] = []
     watched = Waiting(run, NAMESPACE, lines.append, patient=0)
     until = time.monotonic() + 600
     while time.monotonic() < until:
         watched.look(pending=True)
-        if found := [line for line in lines if line.startswith(f"{task} waits: ")]:
+        if found := [line for line in lines if line.startswith(f"{task} waits: ") and mention in line]:
             return found[0]
         time.sleep(2)
-    raise AssertionError(f"nothing is said of {task} of run {run} within 10 minutes")
+    raise AssertionError(f"{mention!r} is not said of {task} of run {run} within 10 minutes: {lines}")

@@ -52,6 +52,17 @@ def test_a_reason_is_said_once(lines: list[str]) -> None:
     assert len(lines) == 2
 
 
+def test_another_reason_of_a_task_is_said_and_other_numbers_are_not(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = iter(["PodInitializing", "Unschedulable: 0/3 nodes", "Unschedulable: 0/4 nodes", "PodInitializing"])
+    monkeypatch.setattr(waiting, "in_kubernetes", lambda *_: {"sft": next(why)})
+    watched = Waiting("id", "team", lines.append, patient=0)
+    for _ in range(4):
+        watched.look(pending=True)
+    assert lines == ["sft waits: PodInitializing", "sft waits: Unschedulable: 0/3 nodes"]
+
+
 def test_what_goes_on_is_not_spoken_of(lines: list[str]) -> None:
     Waiting("id", "team", lines.append, patient=0).look(pending=False)
     Waiting("id", "team", lines.append, patient=60).look(pending=True)
