@@ -194,4 +194,4 @@ def _first_line(text: str) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [paragraph.strip() for paragraph in re.split(r"\n\s*\n", clean(text)) if paragraph.strip()]
+    return [paragraph.strip() for paragraph in re.split(r"\n\s*\n", _cell(text)) if paragraph.strip()]
