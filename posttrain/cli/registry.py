@@ -23,13 +23,13 @@ def models(
     """List what a registry has: models, or one's versions, what the gate said of them, and its champions."""
     from posttrain.errors import ConfigError
     from posttrain.registry import open_registry
-    from posttrain.report.register import VERSION_COLUMNS, promotion_rows, version_rows
+    from posttrain.report.register import PROMOTION_COLUMNS, VERSION_COLUMNS, promotion_rows, version_rows
 
     there = open_registry(registry)
     if model:
         index = there.known(model)
         _show(VERSION_COLUMNS, version_rows(index))
-        _show(("champion", "since", "why"), promotion_rows(index))
+        _show(PROMOTION_COLUMNS, promotion_rows(index))
         return
     found = [index for index in map(there.index, there.models()) if index.versions]
     if not found:

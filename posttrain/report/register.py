@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from posttrain.artifacts.record import Record
 from posttrain.registry import Change, Index, Version
 from posttrain.report.gate import TEXT, TONE
-from posttrain.report.numbers import MISSING, number, plain
+from posttrain.report.numbers import MISSING, number
 from posttrain.report.page import Block, Cell, Facts, Section, Table, Verdict
 
-VERSION_COLUMNS = ("version", "champion", "digest", "registered", "gate", "metrics")
-_CHAMPION = {True: "now", False: "was", None: ""}
+VERSION_COLUMNS = ("version", "champion", "gated against", "gain in pass@1", "pass@1", "registered", "digest")
+PROMOTION_COLUMNS = ("champion", "since", "why")
+_SHOWN = 20  # rows of a table; a model that is retrained nightly has hundreds
 
 
 def register_blocks(change: Change, index: Index, uri: str, model_registry: str = "") -> list[Block]:
@@ -34,9 +37,14 @@ def register_blocks(change: Change, index: Index, uri: str, model_registry: str 
     return [
         verdict,
         Facts(where),
-        Section("Versions", [Table(VERSION_COLUMNS, version_rows(index))]),
-        Section("Champions", [Table(("version", "since", "why"), promotion_rows(index))]),
+        Section("Versions", [_newest(VERSION_COLUMNS, version_rows(index))]),
+        Section("Champions", [_newest(PROMOTION_COLUMNS, promotion_rows(index))]),
     ]
+
+
+def _newest(columns: Sequence[str], rows: Sequence[tuple[Cell, ...]]) -> Table:
+    left = f"The newest {_SHOWN} of {len(rows)}; posttrain models lists all." if len(rows) > _SHOWN else ""
+    return Table(columns, rows[:_SHOWN], left)
 
 
 def refused_blocks(decision: Record) -> list[Block]:
@@ -51,11 +59,12 @@ def version_rows(index: Index) -> list[tuple[Cell, ...]]:
     return [
         (
             f"v{version.version}",
-            _CHAMPION[True if version.version == index.champion else False if version.version in were else None],
+            "now" if version.version == index.champion else "was" if version.version in were else "",
+            _named(index.of(version.against), version.against[:12]),
+            number(version.metrics.get("gain_pass_1")),
+            number(version.evaluation.get("pass_at_1")),
+            f"{version.registered:%Y-%m-%d}",
             version.digest[:12],
-            f"{version.registered:%Y-%m-%d %H:%M}",
-            version.reason or version.verdict,
-            ", ".join(f"{plain(name)} {number(value)}" for name, value in _metrics(version).items()),
         )
         for version in reversed(index.versions)
     ]
@@ -69,10 +78,5 @@ def promotion_rows(index: Index) -> list[tuple[Cell, ...]]:
     ]
 
 
-def _metrics(version: Version) -> dict[str, float]:
-    known = {**version.evaluation, **version.metrics}
-    return dict(list(known.items())[:3])
-
-
-def _named(version: Version | None) -> str:
-    return f"v{version.version}" if version else MISSING
+def _named(version: Version | None, otherwise: str = "") -> str:
+    return f"v{version.version}" if version else otherwise or MISSING

@@ -31,7 +31,12 @@ def test_models_are_listed(posttrain, registry):
 def test_versions_and_champions_are_listed_the_newest_first(posttrain, registry):
     code, out, _ = posttrain("models", "math", "--registry", registry.uri)
     assert code == 0
-    assert [line[:2] for line in lines(out)[1:4]] == [["v3", registry.index("math").versions[2].digest[:12]], ["v2", "now"], ["v1", "was"]]  # fmt: skip # noqa: E501
+    digests = [version.digest[:12] for version in registry.index("math").versions]
+    assert lines(out)[1:4] == [
+        ["v3", "v1", "0.250", "–", "2026-01-02", digests[2]],
+        ["v2", "now", "v1", "0.250", "–", "2026-01-02", digests[1]],
+        ["v1", "was", "–", "0.250", "–", "2026-01-02", digests[0]],
+    ]
     assert "gain in pass@1 +0.250" in out
     assert [line[0] for line in lines(out)[6:8]] == ["v2", "v1"]
 

@@ -52,3 +52,10 @@ def test_promote_is_a_setting(register):
     register("one")
     assert register("two", promote="always")[0].facts["champion"] == 2
     assert register("three", promote="never")[0].facts["not_champion"] == "promote is never"
+
+
+def test_a_page_shows_the_newest_of_many_versions(register):
+    for n in range(21):
+        page = register(f"policy-{n}", promote="always")[1]
+    assert "The newest 20 of 21; posttrain models lists all." in page
+    assert ">v21<" in page and ">v1<" not in page
