@@ -35,6 +35,12 @@ def refusal(values: dict[str, Any]) -> str:
     return ended.stderr
 
 
+def only(**pipelines: dict[str, Any]) -> dict[str, Any]:
+    """Values for these pipelines alone: Helm merges a map with its defaults, and what is not wanted is set to null."""
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["pipelines"]
+    return {**dict.fromkeys(defaults), **pipelines}
+
+
 def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     """The object of a kind whose name ends so."""
     [found] = [each for each in objects if each["kind"] == kind and each["metadata"]["name"].endswith(name)]

@@ -13,7 +13,7 @@ from posttrain.pipelines.packages import packages
 
 from posttrain import __version__
 from posttrain.kubeflow.deployment import Deployment, parameters_of, read_deployment
-from tests.chart.helm import CHART, NAMESPACE, helm, one, refusal, rendered
+from tests.chart.helm import CHART, NAMESPACE, helm, one, only, refusal, rendered
 
 GOLDEN = Path(__file__).parent / "golden.yaml"
 EVERYTHING: dict[str, Any] = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text(encoding="utf-8"))
@@ -84,15 +84,9 @@ def test_every_object_is_labelled_and_in_the_releases_namespace(values: dict[str
 
 
 def test_what_the_hook_reads_compiles_with_the_charts_images_and_secret(tmp_path: Path) -> None:
-    values = {
-        "pipelines": {"sft-replay": {}, "twice": {"recipe": "improve", "rounds": 1}},
-        "storage": {"secret": "mine"},
-    }
-    # Helm merges a map with its defaults; what is not wanted is set to null.
-    unwanted = dict.fromkeys(["diagnose", "improve", "ablation", "sft-rl-distil"])
-    wanted = deployment(
-        {**values, "pipelines": {**unwanted, **values["pipelines"]}, "images": {"registry": "reg.example/m"}}, tmp_path
-    )
+    pipelines = only(**{"sft-replay": {}, "twice": {"recipe": "improve", "rounds": 1}})
+    values = {"pipelines": pipelines, "storage": {"secret": "mine"}, "images": {"registry": "reg.example/m"}}
+    wanted = deployment(values, tmp_path)
     compiled = {package.name: parameters_of(package.spec) for package in packages(wanted, "chart")}
     assert set(compiled) == {"sft-replay", "twice"}
     for parameters in compiled.values():

@@ -61,6 +61,13 @@ class Backend:
         image = os.environ.get("POSTTRAIN_CLUSTER_IMAGE") or TRAIN
         return cls(host, s3, image, os.environ.get("POSTTRAIN_CLUSTER_CONTROL") or image)
 
+    def images(self) -> dict[str, dict[str, str]]:
+        """As the chart's values have them."""
+        named = {"control": self.control, "train": self.image, "sample": self.image}
+        return {
+            kind: dict(zip(("repository", "tag"), name.rsplit(":", 1), strict=True)) for kind, name in named.items()
+        }
+
     def upload(self, folder: Path, prefix: str) -> str:
         """A folder's files under a fresh prefix of the bucket; its URI."""
         client = self.client()

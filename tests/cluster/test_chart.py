@@ -13,7 +13,7 @@ import pytest
 
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
-from tests.chart.helm import CHART, helm
+from tests.chart.helm import CHART, helm, only
 from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, TINY, Backend
 from tests.cluster.conftest import World
 
@@ -38,17 +38,10 @@ def server() -> Server:
 def values(world: World) -> dict[str, Any]:
     assert BACKEND is not None
     given = {role: world.uris[role] for role in ("base", "problems", "held_out", "demos")}
-    control, train = (
-        {"repository": image.rpartition(":")[0], "tag": image.rpartition(":")[2]}
-        for image in (BACKEND.control, BACKEND.image)
-    )
     tiny = {room: TINY[room] for room in ("sft", "rollout", "evaluate")}
     return {
-        "images": {"control": control, "train": train, "sample": train},
-        "pipelines": {
-            **dict.fromkeys(["diagnose", "improve", "ablation", "sft-rl-distil"]),
-            "tiny": {"recipe": "sft-replay", "settings": tiny},
-        },
+        "images": BACKEND.images(),
+        "pipelines": only(tiny={"recipe": "sft-replay", "settings": tiny}),
         "defaults": {"schedule_gpu_count": "0", "registry": f"s3://{BUCKET}/registry-{int(time.time())}"},
         "scheduling": SCHEDULING,
         "schedules": {"yearly": {"pipeline": "tiny", "cron": "0 0 2 1 1 *", "parameters": given}},

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,7 +17,7 @@ from posttrain.pipelines.scheduling import Scheduling
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from posttrain.recipes.load import parse_recipe
-from tests.chart.helm import CHART, helm
+from tests.chart.helm import CHART, helm, only
 from tests.cluster.backend import SCHEDULING, Backend, said
 from tests.cluster.objects import apply, kubectl, listed
 from tests.kubeflow.server import serving
@@ -37,14 +36,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert BACKEND is not None
-    repository, _, tag = BACKEND.image.rpartition(":")
-    image = {"repository": repository, "tag": tag}
-    given: dict[str, Any] = {
-        "images": {"control": image, "train": image, "sample": image},
-        "pipelines": {
-            **dict.fromkeys(["diagnose", "improve", "ablation", "sft-rl-distil"]),
-            RELEASE: {"recipe": "sft-replay"},
-        },
+    given = {
+        "images": BACKEND.images(),
+        "pipelines": only(**{RELEASE: {"recipe": "sft-replay"}}),
         "scheduling": SCHEDULING,
         "deploy": {"backoffLimit": 0, "patienceSeconds": 3, "activeDeadlineSeconds": 120},
     }

@@ -6,7 +6,6 @@ Where the cluster's network enforces none, tests/cluster/netpol.sh does on a nod
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +21,11 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import one, rendered
-from tests.cluster.backend import SCHEDULING, Backend
+from tests.cluster.backend import NAMESPACE, SCHEDULING, Backend
 from tests.cluster.objects import apply, kubectl, listed
 from tests.made import jsonl, problem
 
 BACKEND = Backend.named()
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.xdist_group("network"),

@@ -5,7 +5,6 @@ The nodes are kwok's, which takes any pod for running: what a pod asks for and w
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,13 +16,12 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import one, rendered
-from tests.cluster.backend import SCHEDULING, Backend, said
+from tests.cluster.backend import NAMESPACE, SCHEDULING, Backend, said
 from tests.cluster.objects import apply, kubectl, listed
 from tests.made import demo, jsonl
 from tests.tiny import tiny_policy
 
 BACKEND = Backend.named()
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.xdist_group("placement"),
