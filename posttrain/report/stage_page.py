@@ -84,5 +84,4 @@ _SAYS: Mapping[str, Callable[[Record], str]] = {
     "verify": _kept,
     "select": lambda record: f"{record.facts['rows']:,} problems kept",
     "teacher_logits": lambda record: f"Top {record.facts['k']} logits of {record.counts['tokens']:,} tokens",
-    "register": lambda record: f"Registered as version {record.facts['version']}: {record.facts['uri']}",
 }
