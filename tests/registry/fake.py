@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-API = "/api/model_registry/v1alpha3/"
+API = re.compile("/api/model_registry/v1(alpha3)?/")  # the installed client's, whichever it is
 Thing = dict[str, Any]
 
 
@@ -27,11 +28,11 @@ class Fake:
 
     def answer(self, method: str, target: str, body: Thing | None, token: str) -> tuple[int, Any]:
         url = urlsplit(target)
-        if not url.path.startswith(API):
+        if not API.match(url.path):
             return 404, "404 page not found"
         if token != (f"Bearer {self.token}" if self.token else token):
             return 401, "RBAC: access denied"
-        path = url.path.removeprefix(API).split("/")
+        path = API.sub("", url.path).split("/")
         what = f"{method} {path[-1] if len(path) != 2 else path[0]}"
         self.asked.append(what)
         if failed := self.fault("before", what):
