@@ -22,6 +22,7 @@ from posttrain.storage.references import hand_on
 
 # KFP has no lists of artifacts: the parents of a role that takes several are `evaluations_1 … evaluations_8`.
 _NUMBERED = re.compile(r"(.+)_\d+$")
+_NOT_SETTINGS = ("metrics", "page", "settings", "nodes")
 
 
 def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
@@ -30,7 +31,8 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
     Args:
         name: the stage.
         arguments: the component function's `locals()`: KFP artifacts and parameters by name. Parameters are settings
-            of the stage; the parameter `settings` holds any others and wins.
+            of the stage; the parameter `settings` holds any others and wins. One is not: of a training stage, `nodes`
+            has the work done by a TrainJob on so many nodes.
 
     Returns:
         The record of what was made.
@@ -45,12 +47,12 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
         role = parent_role(key, stage)
         if role and value is not None:
             parents.setdefault(role, []).extend(Path(each.path) for each in _listed(value))
-        elif not role and key not in (stage.output, "metrics", "page", "settings") and _is_set(key, value, stage):
+        elif not role and key not in (stage.output, *_NOT_SETTINGS) and _is_set(key, value, stage):
             settings[key] = value
     settings |= arguments.get("settings") or {}
     output, page = arguments[stage.output], arguments["page"]
     with answering(settings.get("name") or name):
-        record = execute(stage, parents, settings, Path(output.path), Path(page.path))
+        record = _made(stage, parents, settings, Path(output.path), Path(page.path), arguments.get("nodes"))
         uri = hand_on(Path(output.path), record)
     output.metadata.update(encode(record) | ({FILES_KEY: uri} if uri else {}))
     for metric, number in sorted(record.metrics.items()) if stage.measures else ():
@@ -66,6 +68,14 @@ def write_parameters(files: Mapping[str, str]) -> None:
     for file, text in files.items():
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(text, encoding="utf-8")
+
+
+def _made(stage: Stage[Any], parents: Any, settings: Any, out: Path, page: Path, nodes: Any) -> Record:
+    if not nodes:
+        return execute(stage, parents, settings, out, page)
+    from posttrain.kubeflow.nodes import execute_on_nodes
+
+    return execute_on_nodes(stage, parents, settings, out, page, nodes)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
-from posttrain.pipelines.scheduling import CHECKPOINTS, Scheduling, checkpoints, parameters, run_time, schedule
+from posttrain.pipelines.scheduling import CHECKPOINTS, Scheduling, checkpoints, parameters, run_time, schedule, spread
 from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
 from posttrain.recipes.execute import keeps_checkpoints
@@ -126,9 +126,10 @@ def _build_tasks(recipe: Recipe, scheduling: Scheduling, values: dict[str, Any])
         spec = recipe.stages[name]
         with _conditions(spec, tasks):
             stage = load_stage(spec.use)
-            task = load_component(spec.use)(**_arguments(name, spec, recipe, tasks, values))
+            nodes = spread(stage, scheduling, values)
+            task = load_component(spec.use)(**_arguments(name, spec, recipe, tasks, values), **nodes)
             task.set_display_name(name)
-            schedule(task, stage.image, scheduling, values)
+            schedule(task, stage.image, scheduling, values, waits=bool(nodes))
         tasks[name] = task
 
 

@@ -28,6 +28,7 @@ from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
+from posttrain.training.trainjob import Placement
 
 # What may be in the secret, and what a task is told of it.
 _SECRET_KEYS = (
@@ -41,6 +42,8 @@ _SECRET_KEYS = (
     webhook.VARIABLE,
 )
 
+
+_RUNTIME = Placement.model_fields["runtime"]
 PART_OF = {"app.kubernetes.io/part-of": "posttrain"}
 
 
@@ -55,6 +58,10 @@ class Scheduling(BaseModel):
     retries: int = Field(default=2, ge=0, description="how often a failed task is tried again")
     retry_backoff: str = Field(default="60s", description="pause before the first retry; doubled each time")
     timeout_hours: float = Field(default=24, gt=0, description="a task that runs longer is failed")
+    nodes: int = Field(
+        default=1, gt=0, description="pods of each training stage, as a TrainJob of Kubeflow Trainer if more than one"
+    )
+    runtime: str = Field(default=_RUNTIME.default, description=f"of TrainJobs: {_RUNTIME.description}")
     loop_resources: dict[str, str] = Field(
         default={"gpu_count": "1", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"},
         description="what pods with a model ask for inside a ParallelFor, where run-time parameters do not reach",
@@ -166,6 +173,21 @@ def checkpoints(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in CHECKPOINTS} if keeps_checkpoints(stage) else {}
 
 
+def spread(stage: Stage[Any], scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The argument `nodes` of a training stage's component, where more nodes than one are to do the work.
+
+    It says what the stage's own pod does not hold while it waits for them; all else they have as that pod has it.
+    Run-time parameters are put into its texts by KFP's launcher, so only such as hold no quotes can be among them.
+    """
+    if scheduling.nodes == 1 or not issubclass(stage.settings, TrainSettings):
+        return {}
+    fixed = {"nodes", "runtime", "shared_memory", "scratch", "scratch_class", "labels"}
+    asked = {name: f"{values[f'schedule_{name}']}" for name in ("gpu_type", "cpu", "memory")}
+    asked |= {"gpus": f"{values['schedule_gpu_count']}"}
+    deadline = {"deadline_hours": scheduling.timeout_hours}
+    return {"nodes": scheduling.model_dump(include=fixed) | deadline | asked}
+
+
 def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values for tasks inside a ParallelFor: parameters used only for resources do not reach them."""
     fixed = {f"schedule_{name}": value for name, value in scheduling.loop_resources.items()}
@@ -173,12 +195,15 @@ def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]
     return {**values, **placement, **fixed}
 
 
-def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
+def schedule(
+    task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any], waits: bool = False
+) -> None:
     """Apply everything to one task.
 
     Args:
         image: "control", "train" or "sample", as the stage declares.
         values: the pipeline's parameters by name.
+        waits: other pods do its work (`spread`), and it holds no more than it needs to wait.
     """
     # A pipeline's result depends on what lies behind its URIs, which KFP's cache key does not see.
     task.set_caching_options(False)
@@ -206,23 +231,28 @@ def schedule(task: dsl.PipelineTask, image: str, scheduling: Scheduling, values:
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
     if image != "control":
         _place_model(task, scheduling, values)
+        if not waits:
+            _provide(task, scheduling, values)
 
 
 def _place_model(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
-    task.set_cpu_request(values["schedule_cpu"])
-    task.set_memory_request(values["schedule_memory"])
     if values["schedule_node_selector"] != {}:
         kubernetes.add_node_selector_json(task, values["schedule_node_selector"])
     if values["schedule_tolerations"] != []:
         kubernetes.add_toleration_json(task, values["schedule_tolerations"])
     if values["schedule_affinity"] != {}:
         kubernetes.add_node_affinity_json(task, values["schedule_affinity"])
-    task.set_accelerator_type(values["schedule_gpu_type"])
-    task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.cache_claim:
         kubernetes.mount_pvc(task, scheduling.cache_claim, _CACHE)
         task.set_env_variable(cache.DIRECTORY, _CACHE)
         task.set_env_variable(cache.SIZE, scheduling.cache_size)
+
+
+def _provide(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping[str, Any]) -> None:
+    task.set_cpu_request(values["schedule_cpu"])
+    task.set_memory_request(values["schedule_memory"])
+    task.set_accelerator_type(values["schedule_gpu_type"])
+    task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.scratch:
         modes, storage_class = ["ReadWriteOnce"], scheduling.scratch_class or None
         kubernetes.add_ephemeral_volume(task, "scratch", _SCRATCH, modes, scheduling.scratch, storage_class)

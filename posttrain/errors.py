@@ -89,6 +89,14 @@ class GroupError(PosttrainError, RuntimeError):
     exit_code = RETRYABLE
 
 
+class JobError(PosttrainError, RuntimeError):
+    """A job that did a stage's work elsewhere has failed; `exit_code` is that of what failed there."""
+
+    def __init__(self, message: str, exit_code: int = RETRYABLE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class ServerError(PosttrainError, OSError):
     """A server that a stage depends on did not answer; a retry may help."""
 

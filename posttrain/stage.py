@@ -178,7 +178,7 @@ def execute(
     from posttrain.training.tracking import write_events
 
     started, clock = datetime.now(UTC), time.monotonic()
-    chosen, opened, absent = _checked(stage, parents, settings, out)
+    chosen, opened, absent = checked(stage, parents, settings, out)
     progress = Progress(chosen.name or stage.name)
     progress.event("start")
     wanted = {**_made_by(stage, chosen, opened), "absent": absent}
@@ -212,15 +212,19 @@ def join(stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], setti
     from posttrain.training.launch import run_work
 
     with tempfile.TemporaryDirectory(prefix="posttrain-node-") as scratch:
-        chosen, opened, absent = _checked(stage, parents, settings, Path(scratch))
+        chosen, opened, absent = checked(stage, parents, settings, Path(scratch))
         if not absent:
             run_work(stage, chosen, opened, Path(scratch), Silence(stage.name))
 
 
-def _checked(
+def checked(
     stage: Stage[AnySettings], parents: Mapping[str, Sequence[Path]], settings: Mapping[str, Any], out: Path
 ) -> tuple[AnySettings, Parents, str]:
-    """The settings, the parents that are there, and why there is nothing to do; contracts hold if there is."""
+    """The settings, the parents that are there, and why there is nothing to do; contracts hold if there is.
+
+    Raises:
+        PosttrainError: as in `execute`.
+    """
     chosen = parse_settings(stage.settings, settings, stage.name)
     stage.check_settings(chosen)
     opened = open_parents(stage, _shared(stage, parents, chosen.also))

@@ -32,13 +32,13 @@ def distill(
     checkpoint_uri: str = "",
     checkpoint_steps: int = 0,
     checkpoint_seconds: float = 600.0,
+    nodes: dict = {},
     trainer_args: dict = {},
     settings: dict = {},
     name: str = "",
     role: str = "",
 ):
     """Distil teachers, or a context, into a student: on its rollouts, fixed trajectories, or stored logits.
-
     Args:
         init: The student.
         teacher_1: The policy to learn from.
@@ -63,11 +63,11 @@ def distill(
         checkpoint_uri: Where the run is kept while it trains (s3://…), to go on from; empty is nowhere.
         checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
         checkpoint_seconds: Seconds between checkpoints, where not by steps.
+        nodes: Where a TrainJob does the work, and with what; {} is in this pod.
         trainer_args: Any other argument of the trainer's TRL config.
         settings: Any other setting of the stage, such as temperature, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.
         role: The role it is meant to play: expansion, reshaping or consolidation.
-
     Returns:
         policy: The trained student, with its record.
         metrics: The last value of every training curve.

@@ -24,6 +24,7 @@ def process_reward_model(
     checkpoint_uri: str = "",
     checkpoint_steps: int = 0,
     checkpoint_seconds: float = 600.0,
+    nodes: dict = {},
     trainer_args: dict = {},
     settings: dict = {},
     name: str = "",
@@ -47,6 +48,7 @@ def process_reward_model(
         checkpoint_uri: Where the run is kept while it trains (s3://…), to go on from; empty is nowhere.
         checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
         checkpoint_seconds: Seconds between checkpoints, where not by steps.
+        nodes: Where a TrainJob does the work, and with what; {} is in this pod.
         trainer_args: Any other argument of transformers.TrainingArguments.
         settings: Any other setting of the stage, by name; wins over the parameters above.
         name: The stage's name in its recipe, for the record.

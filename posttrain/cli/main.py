@@ -177,11 +177,13 @@ def worker(
     out: Annotated[str, typer.Option(help="Where its artifact goes (path or s3://).")],
     parent: Annotated[list[str] | None, typer.Option(metavar="ROLE=URI", help="A parent; may be repeated.")] = None,
     settings: Annotated[str, typer.Option(help="The stage's settings, as JSON.")] = "{}",
+    page: Annotated[str, typer.Option(help="Where its page goes (path or s3://); empty = nowhere.")] = "",
+    once: Annotated[bool, typer.Option("--once", help="Do nothing if its artifact is there already.")] = False,
 ) -> None:
     """Run one stage from URIs to a URI: what a container of a Kubeflow TrainJob does, once on each node."""
     from posttrain.cli.worker import run_worker
 
-    run_worker(stage, parent or [], settings, out)
+    run_worker(stage, parent or [], settings, out, page, once)
 
 
 @app.command(hidden=True)

@@ -11,13 +11,17 @@ from posttrain.artifacts.digests import RECORD_FILE
 from posttrain.components.catalogue import load_stage
 from posttrain.errors import ConfigError, ContractError
 from posttrain.stage import execute, join
-from posttrain.storage import fetch, publish, read_text
+from posttrain.storage import fetch, publish, read_text, write_text
 from posttrain.training.hardware import Nodes
 from posttrain.training.launch import take_part
 
 
-def run_worker(name: str, parents: list[str], settings: str, out: str) -> None:
-    """Run a stage; on the first node its artifact goes to `out`, on the others nothing does.
+def run_worker(name: str, parents: list[str], settings: str, out: str, page: str, once: bool) -> None:
+    """Run a stage; on the first node its artifact goes to `out` and its page to `page`, on the others nothing does.
+
+    Args:
+        once: an artifact that is at `out` already is this stage's, and there is nothing to do: a node may be started
+            again after the first one was done.
 
     Raises:
         PosttrainError: settings, parents or the stage's work.
@@ -25,16 +29,20 @@ def run_worker(name: str, parents: list[str], settings: str, out: str) -> None:
     """
     stage, chosen = load_stage(name), _settings(settings)
     first = Nodes.from_environment().rank == 0
-    if first and read_text(f"{out.rstrip('/')}/{RECORD_FILE}") is not None:
+    if (first or once) and read_text(f"{out.rstrip('/')}/{RECORD_FILE}") is not None:
+        if once:
+            return
         raise ContractError(f"{out}: an artifact is there already; choose another output or remove it")
     with tempfile.TemporaryDirectory(prefix="posttrain-worker-") as folder:
         fetched = _fetched(parents, Path(folder))
         if not first:
             join(stage, fetched, chosen)
             return
-        made = Path(folder) / "made"
-        execute(stage, fetched, chosen, made)
-        publish(made, out)
+        made, shown = Path(folder) / "made", Path(folder) / "page.html"
+        execute(stage, fetched, chosen, made, shown)
+        if page:
+            write_text(page, shown.read_text(encoding="utf-8"))
+        publish(made, out)  # last: who finds it finds the page, too
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -241,23 +241,53 @@ class Server:
                 raise
 
     def _retried(self, work: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:
-        try:
-            return Retries(self.connection.patience, may_pass)(work)
-        except GaveUp as spent:
-            raise Away(f"{spent.__cause__} ({spent})") from spent.__cause__
+        return retried(self.connection.patience, work, may_pass)
 
     def _once(self, ask: Callable[..., Any], **arguments: Any) -> Any:
-        from urllib3.exceptions import HTTPError
+        return asked(ask, self.connection.endpoint, self.models.ApiException, _remedy, **arguments)
 
-        endpoint = self.connection.endpoint
-        try:
-            return ask(**arguments, _request_timeout=_TIMEOUT)
-        except self.models.ApiException as error:
-            if error.status == 0 or error.status == 429 or error.status >= 500:
-                raise ServerError(f"{endpoint}: {_reason(error)}; is it up, and is this its URL?") from None
-            raise Refused(f"{endpoint}: {_reason(error)}{_remedy(error.status)}", error.status) from None
-        except (HTTPError, OSError) as error:
+
+def retried(patience: float, work: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:
+    """What it returns, done again for `patience` seconds while it fails in ways that may pass.
+
+    Raises:
+        Away: it does not end to.
+    """
+    try:
+        return Retries(patience, may_pass)(work)
+    except GaveUp as spent:
+        raise Away(f"{spent.__cause__} ({spent})") from spent.__cause__
+
+
+def asked(
+    ask: Callable[..., Any],
+    endpoint: str,
+    refusal: type[Exception],
+    remedy: Callable[[int, str], str],
+    **arguments: Any,
+) -> Any:
+    """One request by a generated client, whose failures are told in one line.
+
+    Args:
+        refusal: what the client raises, with HTTP's `status`.
+        remedy: what to do, by that status and the reason that is given.
+
+    Raises:
+        Refused: the server says no.
+        ServerError: it cannot be reached, or is in trouble.
+    """
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return ask(**arguments, _request_timeout=_TIMEOUT)
+    except refusal as error:
+        status = getattr(error, "status", 0) or 0
+        if status == 0 or status == 429 or status >= 500:
             raise ServerError(f"{endpoint}: {_reason(error)}; is it up, and is this its URL?") from None
+        told = remedy(status, _reason(error))
+        raise Refused(f"{endpoint}: {_reason(error)}" + (f"; {told}" if told else ""), status) from None
+    except (HTTPError, OSError) as error:
+        raise ServerError(f"{endpoint}: {_reason(error)}; is it up, and is this its URL?") from None
 
 
 def _may_pass(error: Exception) -> bool:
@@ -270,8 +300,8 @@ def _conflicts(error: Exception) -> bool:
     return isinstance(error, Refused) and error.status == 409
 
 
-def _remedy(status: int) -> str:
-    return f"; {_REMEDIES[status]}" if status in _REMEDIES else ""
+def _remedy(status: int, reason: str) -> str:
+    return _REMEDIES.get(status, "")
 
 
 def _reason(error: BaseException | None) -> str:

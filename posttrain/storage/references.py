@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from posttrain.artifacts.artifact import Artifact, of_kind
+from posttrain.artifacts.artifact import Artifact, of_kind, whole_or_nothing
 from posttrain.artifacts.contracts import enough_room
 from posttrain.artifacts.digests import RECORD_FILE, digest_value
 from posttrain.artifacts.record import REFERENCE_FILE, Record, by_reference, compare, read_record
@@ -116,9 +116,9 @@ def check_store(kind: Kind) -> None:
         RefusedError: the store does not exist, or nothing may be put there.
         StorageError: it failed.
     """
-    if (store := _store()) and kind in _MODELS:
+    if store() and kind in _MODELS:
         _threshold()
-        write_text(f"{store}/{_MARKER}", '{"format": 1}\n')
+        write_text(f"{store()}/{_MARKER}", '{"format": 1}\n')
 
 
 def hand_on(directory: Path, record: Record) -> str:
@@ -133,22 +133,68 @@ def hand_on(directory: Path, record: Record) -> str:
         ConfigError: the threshold is no number.
         StorageError: the store failed or refused; the artifact is then as it was.
     """
-    store = _store()
-    if by_reference(directory, record):  # taken over from an earlier run
+    if by_reference(directory, record):  # taken over from an earlier run, or made on other nodes
         return reference_at(directory).uri
-    if not store or record.kind not in _MODELS or record.size < max(1, _threshold()):
+    if not _by_store(record):
         return ""
-    # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
-    content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])
-    uri = f"{store}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content[:16]}"
-    if read_text(f"{uri}/{RECORD_FILE}") is None:
-        publish(directory, uri)
-    _replace(directory, record, Reference(uri=uri))
+    uri = put_below(store(), directory, record)
+    _replace(directory, record, uri)
     return uri
 
 
-def _store() -> str:
+def put_below(place: str, directory: Path, record: Record) -> str:
+    """Put an artifact's files below a URI, unless they lie there, or already where its reference says.
+
+    Returns:
+        Where they are.
+
+    Raises:
+        StorageError: the store failed or refused.
+    """
+    if by_reference(directory, record):
+        return reference_at(directory).uri
+    # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
+    content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])
+    uri = f"{place}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content[:16]}"
+    if read_text(f"{uri}/{RECORD_FILE}") is None:
+        publish(directory, uri)
+    return uri
+
+
+def take(uri: str, kind: Kind, directory: Path) -> Record:
+    """Make what a job left at `uri` a stage's artifact: by reference what `hand_on` would move, else with its files.
+
+    Raises:
+        DataError: it is not there, or not as recorded.
+        ContractError: it is of another kind, or something is in the directory.
+        StorageError: the store failed or refused.
+    """
+    text = read_text(f"{uri}/{RECORD_FILE}")
+    if text is None:
+        raise DataError(f"{uri}: no {RECORD_FILE}, so no stage finished writing it; run the stage again")
+    with whole_or_nothing(directory) as scratch:
+        (scratch / RECORD_FILE).write_text(text, encoding="utf-8")
+        (scratch / REFERENCE_FILE).write_text(_told(uri), encoding="utf-8")
+        record = of_kind(read_record(scratch), kind, scratch)
+        if not _by_store(record):
+            (scratch / REFERENCE_FILE).unlink()
+            enough_room(scratch, record.size)
+            open_store(uri).get({name: scratch / name for name in record.files})
+            compare(scratch, record)
+    return record
+
+
+def store() -> str:
+    """Where large models go; empty if nowhere is named."""
     return os.environ.get(STORE_VARIABLE, "").rstrip("/")
+
+
+def _by_store(record: Record) -> bool:
+    return bool(store()) and record.kind in _MODELS and record.size >= max(1, _threshold())
+
+
+def _told(uri: str) -> str:
+    return Reference(uri=uri).model_dump_json(indent=1) + "\n"
 
 
 def _threshold() -> int:
@@ -158,11 +204,11 @@ def _threshold() -> int:
     return int(given) if given else _INLINE_BYTES
 
 
-def _replace(directory: Path, record: Record, reference: Reference) -> None:
+def _replace(directory: Path, record: Record, uri: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as aside:
         small = Path(aside) / "small"
         small.mkdir()
-        (small / REFERENCE_FILE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (small / REFERENCE_FILE).write_text(_told(uri), encoding="utf-8")
         record.write(small)
         directory.rename(Path(aside) / "large")
         small.rename(directory)

@@ -93,7 +93,7 @@ class Backend:
         """
         return self.ended(self.start(pipeline, arguments, name), timeout)
 
-    def start(self, pipeline: Path, arguments: dict[str, Any], name: str) -> str:
+    def start(self, pipeline: Path, arguments: dict[str, Any], name: str, account: str = "") -> str:
         """Start a compiled pipeline; returns the run's id."""
         images = {f"schedule_{kind}_image": self.image for kind in ("train", "sample")}
         images["schedule_control_image"] = self.control
@@ -102,6 +102,7 @@ class Backend:
             arguments={**SCHEDULE, **images, **arguments},
             run_name=f"{name} {int(time.time())}",
             enable_caching=False,
+            service_account=account or None,
         )
         return str(started.run_id)
 
@@ -119,6 +120,10 @@ class Backend:
         """As the UI's button Retry does."""
         self._kfp._run_api.run_service_retry_run(run)
         time.sleep(10)  # until the state is not the old one any more
+
+    def terminate(self, run: str) -> None:
+        """As the UI's button Terminate does."""
+        self._kfp.terminate_run(run)
 
     @property
     def _kfp(self) -> Any:

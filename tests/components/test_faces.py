@@ -37,7 +37,7 @@ TITLES = {
     Kind.REGISTRATION: "system.Artifact",
     Kind.REPORT: "system.Artifact",
 }
-NOT_SETTINGS = {"settings"}
+NOT_SETTINGS = {"settings", "nodes"}
 COLLECTED = {"contrast": {"candidates"}}  # a ParallelFor's artifacts arrive as a list
 ANY_KIND = {"recall": "system.Artifact"}
 
@@ -107,6 +107,12 @@ def test_what_trains_can_be_told_where_its_checkpoints_go(face):
     stage, component, _ = face
     trains = issubclass(stage.settings, TrainSettings) or stage.name == "follow"
     assert parameters(component).keys() & set(SHARED_SETTINGS) == (set(SHARED_SETTINGS) if trains else set())
+
+
+def test_what_trains_can_be_told_to_do_it_on_several_nodes(face):
+    stage, component, _ = face
+    trains = issubclass(stage.settings, TrainSettings)
+    assert parameters(component).get("nodes", {}).get("defaultValue") == ({} if trains else None)
 
 
 def test_a_stage_without_choice_of_settings_requires_what_they_require(face):

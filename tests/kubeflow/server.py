@@ -66,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._answer()
 
+    def do_PATCH(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         kept, body = self.kept, self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with kept.lock:
@@ -84,9 +87,10 @@ class Handler(BaseHTTPRequestHandler):
                     self._say(status, answer)
 
     def _say(self, status: int, answer: Any) -> None:
-        content = json.dumps(answer).encode()
+        plain = isinstance(answer, str)
+        content = answer.encode() if plain else json.dumps(answer).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if plain else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -146,13 +150,20 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(host: str = "127.0.0.1") -> Iterator[tuple[str, Kept]]:
-    """A server on an address of this machine: its URL and what it keeps."""
+    """Kubeflow Pipelines on an address of this machine: its URL and what it keeps."""
     kept = Kept()
-    server = ThreadingHTTPServer((host, 0), type("Bound", (Handler,), {"kept": kept}))
+    with listening(Handler, kept, host) as url:
+        yield url, kept
+
+
+@contextmanager
+def listening(handler: type[Handler], kept: Kept, host: str = "127.0.0.1") -> Iterator[str]:
+    """A server on an address of this machine; its URL."""
+    server = ThreadingHTTPServer((host, 0), type("Bound", (handler,), {"kept": kept}))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield f"http://{host}:{server.server_port}", kept
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

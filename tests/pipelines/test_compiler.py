@@ -312,6 +312,21 @@ def test_compiling_twice_gives_the_same_bytes(small, tmp_path):
     assert (tmp_path / "small.yaml").read_bytes() == first
 
 
+def test_on_several_nodes_a_training_stage_waits_and_holds_nothing_itself(small):
+    changed = small(nodes=2, runtime="TrainingRuntime/ours", scratch="1Gi", labels={"team": "a"})
+    told = changed.tasks["tuned"][0]["inputs"]["parameters"]["nodes"]["runtimeValue"]["constant"]
+    given = {name: f"{{{{$.inputs.parameters['pipelinechannel--schedule_{name}']}}}}" for name in ("cpu", "memory")}
+    assert told.items() >= {"nodes": 2.0, "runtime": "TrainingRuntime/ours", "scratch": "1Gi", **given}.items()
+    assert told["gpus"] == "{{$.inputs.parameters['pipelinechannel--schedule_gpu_count']}}"
+    assert told["labels"]["team"] == "a"
+    executor = changed.tasks["tuned"][1]
+    assert "resources" not in changed.containers[executor]
+    pod = changed.pods[executor]
+    assert pod.keys() >= {"nodeSelector", "tolerations", "secretAsEnv"}
+    assert not pod.keys() & {"genericEphemeralVolume", "emptyDirMounts"}
+    assert "nodes" not in changed.tasks["rows"][0]["inputs"]["parameters"]
+
+
 @pytest.mark.parametrize(
     ("text", "mention"),
     [

@@ -64,6 +64,10 @@ capabilities: {drop: [ALL]}
 {{- with include "posttrain.cacheClaim" . }}
 {{- $scheduling = merge $scheduling (dict "cache_claim" . "cache_size" $.Values.cache.size) -}}
 {{- end }}
+{{- if .Values.trainingRuntime.enabled }}
+{{- $runtime := printf "TrainingRuntime/%s" (include "posttrain.name" (dict "root" . "what" "nodes")) -}}
+{{- $scheduling = merge $scheduling (dict "runtime" $runtime) -}}
+{{- end }}
 {{- $schedules := dict -}}
 {{- range $name, $schedule := .Values.schedules }}
 {{- $_ := set $schedules $name (merge (dict) $schedule (dict "service_account" (include "posttrain.runner" $))) -}}

@@ -1,0 +1,145 @@
+"""A stage on two nodes, by Kubeflow Trainer: it trains, loses a node and goes on, and leaves no job behind.
+
+Needs Kubeflow Trainer 2 and JobSet on the cluster; `trainer.sh` brings them. Rights and runtime are the chart's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.chart.helm import CHART, helm
+from tests.cluster import pods
+from tests.cluster.backend import BUCKET, Backend
+from tests.cluster.conftest import World
+from tests.cluster.kept import record, starter, wait_for_step
+
+BACKEND = Backend.named()
+NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
+RELEASE, NAME = "posttrain-nodes-test", "nodes-sft"
+RUNTIMES = {"ours": f"TrainingRuntime/{RELEASE}-nodes", "Trainer's own": "torch-distributed"}
+
+
+def trainer() -> bool:
+    asked = ["kubectl", "get", "crd", "trainjobs.trainer.kubeflow.org"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("trainjob"),
+    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
+    pytest.mark.skipif(
+        BACKEND is not None and not trainer(), reason="no Kubeflow Trainer; see tests/cluster/trainer.sh"
+    ),
+    pytest.mark.timeout(3600),
+]
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service account with no rights but the chart's."""
+    assert BACKEND is not None
+    repository, _, tag = BACKEND.image.rpartition(":")
+    values = {"images": {"train": {"repository": repository, "tag": tag}}, "trainingRuntime": {"enabled": True}}
+    folder = tmp_path_factory.mktemp("chart")
+    (folder / "values.json").write_text(json.dumps(values), encoding="utf-8")
+    shown = [f"--show-only=templates/{name}.yaml" for name in ("access/accounts", "access/runner", "pipelines/runtime")]
+    made = helm("template", RELEASE, str(CHART), "-n", NAMESPACE, "-f", str(folder / "values.json"), *shown)
+    assert made.returncode == 0, made.stderr
+    (folder / "objects.yaml").write_text(made.stdout, encoding="utf-8")
+    subprocess.run(["kubectl", "apply", "-f", str(folder / "objects.yaml")], check=True)
+    yield f"{RELEASE}-runner"
+    subprocess.run(["kubectl", "delete", "-f", str(folder / "objects.yaml"), "--wait=false"], check=True)
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def start(
+    request: pytest.FixtureRequest, account: str, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., str]:
+    """Starts the pipeline; returns the run's id."""
+    assert BACKEND is not None
+    folder = tmp_path_factory.mktemp("nodes")
+    return starter(BACKEND, world, folder, NAME, 120, 20, account, nodes=2, runtime=RUNTIMES[request.param])
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"checkpoints-{time.time_ns()}"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start: Callable[..., str]) -> dict[str, Any]:
+    """The record of a policy that nothing happened to."""
+    assert BACKEND is not None
+    run = start(checkpoint_uri=f"s3://{BUCKET}/checkpoints-{time.time_ns()}")
+    assert BACKEND.ended(run)[0] == "SUCCEEDED"
+    gone_within(120)
+    return record(BACKEND, NAME, run)
+
+
+def jobs() -> list[str]:
+    """The TrainJobs of the namespace, and what is left of them."""
+    kinds = "trainjobs,jobsets,pods"
+    selectors = ["get", kinds, "-n", NAMESPACE, "-o", "name"]
+    found = subprocess.check_output(["kubectl", *selectors], text=True).split()
+    return [name for name in found if "sft-policy-" in name]
+
+
+def gone_within(seconds: float) -> float:
+    """Wait until nothing is left of a job; returns after how many seconds."""
+    began = time.monotonic()
+    while left := jobs():
+        assert time.monotonic() - began < seconds, left
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def started(run: str, checkpoints: str) -> tuple[Any, list[Any]]:
+    """The stage's pod and the nodes' pods, once the run has kept something."""
+    assert BACKEND is not None
+    wait_for_step(BACKEND, checkpoints, 40)
+    [stage] = pods.working(run, NAMESPACE)
+    found = pods.core().list_namespaced_pod(NAMESPACE, label_selector="jobset.sigs.k8s.io/replicatedjob-name=node")
+    nodes = [pod for pod in found.items if pod.metadata.name.startswith("sft-policy-")]
+    return stage, sorted(nodes, key=lambda pod: str(pod.metadata.labels["batch.kubernetes.io/job-completion-index"]))
+
+
+def test_two_nodes_train_together(undisturbed: dict[str, Any]) -> None:
+    facts = undisturbed["facts"]
+    assert (facts["processes"], facts["global_batch"]) == (2, 64)
+    assert BACKEND is not None and undisturbed["environment"]["image"] == BACKEND.image
+
+
+def test_the_job_of_a_lost_node_goes_on_and_makes_what_it_would_have_made(
+    start: Callable[..., str], undisturbed: dict[str, Any], prefix: str
+) -> None:
+    assert BACKEND is not None
+    run = start(checkpoint_uri=f"s3://{BUCKET}/{prefix}")
+    stage, nodes = started(run, prefix)
+    pods.delete_at_once(nodes[1])
+    assert BACKEND.ended(run)[0] == "SUCCEEDED"
+    made = record(BACKEND, NAME, run)
+    assert made["digest"] == undisturbed["digest"]
+    assert made["counts"]["resumed_from_step"] >= 40
+    log = pods.core().read_namespaced_pod_log(stage.metadata.name, NAMESPACE, container="main")
+    assert "2 nodes\n" in log and "going on from step" in log
+    assert gone_within(60) < 60
+
+
+@pytest.mark.parametrize("end", ["terminated", "deleted"])
+def test_who_ends_the_task_ends_the_job(end: str, start: Callable[..., str], prefix: str) -> None:
+    assert BACKEND is not None
+    run = start(checkpoint_uri=f"s3://{BUCKET}/{prefix}")
+    stage, _ = started(run, prefix)
+    if end == "terminated":
+        BACKEND.terminate(run)
+    else:
+        pods.delete_at_once(stage)
+    print(json.dumps({"end": end, "gone_after_seconds": round(gone_within(120), 1)}))
