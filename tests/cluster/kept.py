@@ -32,7 +32,14 @@ stages:
 
 
 def starter(
-    backend: Backend, world: World, folder: Path, name: str, steps: int, every: int, account: str = "", **scheduling: Any
+    backend: Backend,
+    world: World,
+    folder: Path,
+    name: str,
+    steps: int,
+    every: int,
+    account: str = "",
+    **scheduling: Any,
 ) -> Callable[..., str]:
     """Compiles the pipeline; what it returns starts it with arguments, and returns the run's id.
 
