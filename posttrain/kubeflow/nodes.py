@@ -16,10 +16,9 @@ from posttrain.artifacts.digests import RECORD_FILE, digest_value
 from posttrain.artifacts.record import Record, by_reference, read_record
 from posttrain.errors import ConfigError, StorageError
 from posttrain.kubeflow.cluster import here
-from posttrain.kubeflow.deployment import validated
 from posttrain.kubeflow.trainjobs import run_job
 from posttrain.progress import Progress
-from posttrain.settings import parse_settings
+from posttrain.settings import parse_settings, validated
 from posttrain.stage import Stage, checked, execute
 from posttrain.storage import read_text
 from posttrain.storage.references import STORE_VARIABLE, put_below, store, take

@@ -112,10 +112,6 @@ class Backend:
         tasks = {task.display_name: task.state for task in ended.run_details.task_details or []}
         return ended.state, tasks
 
-    def terminate(self, run: str) -> None:
-        """As the UI's button Terminate does."""
-        self._kfp._run_api.run_service_terminate_run(run)
-
     def retry(self, run: str) -> None:
         """As the UI's button Retry does."""
         self._kfp._run_api.run_service_retry_run(run)
