@@ -72,7 +72,7 @@ def run(settings: PrepareSettings, parents: Parents, out: Path, progress: Progre
         return Work(absent=f"{settings.name or 'this data'} was not given")
     with tempfile.TemporaryDirectory() as scratch:
         source = fetch(settings.uri, Path(scratch))
-        read = read_rows(source)
+        read = read_rows(source, settings.uri)
     if not read.rows and not read.malformed:
         raise DataError(f"{settings.uri}: no rows; give data to prepare")
     cleaning = Cleaning(

@@ -52,50 +52,54 @@ def data_files(path: Path) -> list[Path]:
     return files
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, called: str = "") -> Rows:
     """Read every data file at `path`.
+
+    Args:
+        called: what a person calls it, as the URI that it was fetched from; by default its path.
 
     Raises:
         DataError: nothing to read, or a Parquet file that is not one.
     """
     read = Rows()
     for file in data_files(path):
+        name = f"{called.rstrip('/')}{str(file)[len(str(path)) :]}" if called else str(file)
         if file.suffix == ".parquet":
-            _read_parquet(file, read)
+            _read_parquet(file, name, read)
         elif file.suffix == ".json":
-            _read_json(file, read)
+            _read_json(file, name, read)
         else:
-            _read_jsonl(file, read)
+            _read_jsonl(file, name, read)
     return read
 
 
-def _read_parquet(file: Path, into: Rows) -> None:
+def _read_parquet(file: Path, name: str, into: Rows) -> None:
     import pyarrow
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(file)
     except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{file}: not a Parquet file ({str(error).splitlines()[0]}); write it again") from None
+        raise DataError(f"{name}: not a Parquet file ({str(error).splitlines()[0]}); write it again") from None
     for number, row in enumerate(table.to_pylist(), start=1):
-        into.add(row, f"{file}: row {number}")
+        into.add(row, f"{name}: row {number}")
 
 
-def _read_json(file: Path, into: Rows) -> None:
+def _read_json(file: Path, name: str, into: Rows) -> None:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not JSON ({error}); write a list of objects, or JSONL") from None
+        raise DataError(f"{name}: not JSON ({error}); write a list of objects, or JSONL") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
-        into.add(row, f"{file}: row {number}")
+        into.add(row, f"{name}: row {number}")
 
 
-def _read_jsonl(file: Path, into: Rows) -> None:
+def _read_jsonl(file: Path, name: str, into: Rows) -> None:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            place = f"{file}:{number}"
+            place = f"{name}:{number}"
             try:
                 into.add(json.loads(line), place)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -127,8 +127,11 @@ def _remedy(status: int, reason: str) -> str:
     return "" if "admission webhook" in reason else _REMEDIES.get(status, "")
 
 
-def here() -> Cluster:
+def here(patience: float = _PATIENCE) -> Cluster:
     """The cluster that this pod is in; outside of one, what KUBECONFIG names.
+
+    Args:
+        patience: seconds for which a request that fails is tried again.
 
     Raises:
         ConfigError: it is in none.
@@ -147,4 +150,4 @@ def here() -> Cluster:
             f"nodes: no cluster to start a TrainJob on ({error}); run it as a task of a pipeline"
         ) from None
     namespace = _NAMESPACE.read_text(encoding="utf-8") if _NAMESPACE.is_file() else "default"
-    return Cluster(client.ApiClient(configuration), namespace.strip())
+    return Cluster(client.ApiClient(configuration), namespace.strip(), patience)

@@ -54,6 +54,14 @@ def test_a_folder_is_read_in_order_without_what_is_no_data(tmp_path):
     assert [row["n"] for row in read_rows(tmp_path).rows] == [1, 2, 3, 4]
 
 
+def test_what_was_fetched_is_called_by_its_uri(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "c.jsonl").write_text("{]")
+    [told] = read_rows(tmp_path, "s3://b/rows/").malformed
+    assert told.startswith("s3://b/rows/deep/c.jsonl:1: not JSON")
+    assert read_rows(tmp_path / "deep" / "c.jsonl", "s3://b/c.jsonl").malformed[0].startswith("s3://b/c.jsonl:1: ")
+
+
 def test_a_lone_object_is_a_row(tmp_path):
     (tmp_path / "one.json").write_text('{"n": 1}')
     assert read_rows(tmp_path / "one.json").rows == [{"n": 1}]

@@ -9,7 +9,6 @@ import pytest
 from posttrain.components.catalogue import load_stage
 
 from posttrain.errors import ConfigError
-from posttrain.kubeflow.pods import error_in
 from posttrain.kubeflow.webhook import VARIABLE
 from posttrain.registry import open_registry
 from posttrain.registry.retraining import Retraining
@@ -171,15 +170,3 @@ def test_what_nobody_wants_to_hear_is_not_sent(nights, monkeypatch):
         monkeypatch.setenv(VARIABLE, url)
         assert nights.ends()["webhook"] == "not told of 'nothing new'"
     assert told == []
-
-
-@pytest.mark.parametrize(
-    ("log", "said"),
-    [
-        ("[tuned] step 3\n[tuned] ContractError: template differs; use one\nI0101 launcher", "tuned: ContractError: t"),
-        ("Traceback\n  File\nRuntimeError: CUDA out of memory", "RuntimeError: CUDA out of memory"),
-        ("nothing to see", ""),
-    ],
-)
-def test_the_error_of_a_log(log, said):
-    assert error_in(log).startswith(said)

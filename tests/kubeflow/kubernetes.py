@@ -72,8 +72,10 @@ class Api(Handler):
         if parts[0] == "trainjobs":
             return self._jobs(parts[1:], body)
         if len(parts) == 1:
-            key, _, value = query["labelSelector"].partition("=")
-            return 200, {"items": [each for each in held.pods.values() if each["metadata"]["labels"].get(key) == value]}
+            wanted = dict(pair.split("=") for pair in query["labelSelector"].split(","))
+            return 200, {
+                "items": [pod for pod in held.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
+            }
         if parts[1] not in held.pods:
             return 404, {"message": f"{parts[1]} not found"}
         if parts[2:] == ["log"]:
