@@ -57,13 +57,13 @@ class Camera:
         """Take the picture, of the window or of something in it."""
         (of or self.page).screenshot(path=str(self._out / f"{name}.png"), **how)
 
-    def node(self, label: str, near: str = "") -> ElementHandle:
-        """The box of the graph that is called so; of several, the one nearest to another box."""
+    def node(self, label: str, under: str = "") -> ElementHandle:
+        """The box of the graph that is called so; of several, the one nearest under another box."""
         found = [e for e in self.page.query_selector_all(".react-flow__node") if e.inner_text().strip() == label]
-        if not near:
+        if not under:
             return found[0]
-        x, y = _middle(self.node(near))
-        return min(found, key=lambda e: abs(_middle(e)[0] - x) + abs(_middle(e)[1] - y))
+        x, y = _middle(self.node(under))
+        return min((e for e in found if _middle(e)[1] > y), key=lambda e: abs(_middle(e)[0] - x) + _middle(e)[1] - y)
 
     def look_at(self, label: str) -> None:
         """Move the graph until a box is in the middle of what the panel leaves free, and come nearer."""
@@ -113,9 +113,9 @@ def run(camera: Camera, of_it: str) -> None:
     """A run's graph with the page of its report, and the page of one evaluation alone."""
     camera.go(f"runs/details/{of_it}", ".react-flow__node")
     camera.look_at(STAGE)
-    camera.open(camera.node("page", near=STAGE), "Visualization")
+    camera.open(camera.node("page", under=STAGE), "Visualization")
     camera.shoot("run")
-    camera.open(camera.node("page", near="run_report"), "Visualization")
+    camera.open(camera.node("page", under="run_report"), "Visualization")
     camera.shoot("page", of=camera.page.locator("iframe").first)
 
 
@@ -138,7 +138,7 @@ def main() -> None:
         camera.page.wait_for_timeout(1500)
         camera.shoot("compare")
         camera.go("recurringruns", "text=nightly", 300)
-        camera.shoot("recurring")
+        camera.shoot("recurring", clip={"x": 0, "y": 0, "width": 1500, "height": 227})
         browser.close()
 
 

@@ -39,13 +39,14 @@ def evaluation_blocks(
 
 
 def _verdict(name: str, summary: Summary, role: MeasuredRole | None) -> Verdict:
-    k, measured = summary.k, f"{summary.problems} problems, {summary.samples} samples each; 95% intervals over problems"
+    k, measured = summary.k, f"{summary.samples} samples each; 95% intervals over problems"
     numbers = [("pass@1", str(summary.pass_at[1])), (f"pass@{k}", str(summary.pass_at[k]))]
     if role is None:
-        return Verdict(f"{name}: pass@1 {summary.pass_at[1]}", "neutral", measured, numbers[1:])
+        told = f"{summary.problems} problems, {measured}"
+        return Verdict(f"{name}: pass@1 {summary.pass_at[1]}", "neutral", told, numbers[1:])
     head, _, evidence = role.verdict.partition(": ")
     tone = TONE[role.as_intended] if role.intended else "neutral"
-    return Verdict(f"{name}: {head}", tone, f"{evidence}.\n\n{measured}.", numbers)
+    return Verdict(f"{name}: {head}", tone, f"{evidence}, {measured}", numbers)
 
 
 def _parts(summary: Summary) -> dict[str, Summary]:

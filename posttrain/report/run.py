@@ -151,17 +151,17 @@ def evaluation_columns(run: Run) -> list[str]:
     if not run.evaluations:
         return ["policy", "parameters"]
     k = run.evaluations[0].summary.k
-    return ["policy", "parameters", *(f"{part} pass@{n}" for part in _part_names(run) for n in (1, k))]
+    return ["policy", *(f"{part} pass@{n}" for part in _part_names(run) for n in (1, k)), "parameters"]
 
 
 def evaluation_rows(run: Run) -> list[list[str | int]]:
-    """One row a measured policy: parameters, and pass@1 and pass@k with intervals, overall and by slice."""
+    """One row a measured policy: pass@1 and pass@k with intervals, overall and by slice, and its parameters."""
     rows: list[list[str | int]] = []
     for entry in run.evaluations:
         k = run.evaluations[0].summary.k
         summaries = [entry.summary if name == "all" else entry.summary.slices[name] for name in _part_names(run)]
         numbers = [str(summary.pass_at[n]) for summary in summaries for n in (1, k)]
-        rows.append([plain(entry.policy.name), int(entry.policy.facts.get("parameters", 0)), *numbers])
+        rows.append([plain(entry.policy.name), *numbers, int(entry.policy.facts.get("parameters", 0))])
     return rows
 
 
