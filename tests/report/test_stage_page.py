@@ -11,10 +11,14 @@ import pytest
 
 from posttrain.artifacts.provenance import Trace
 from posttrain.artifacts.record import Environment, Record
+from posttrain.diagnosis.compare import compare, summarise
+from posttrain.diagnosis.roles import measured_role
 from posttrain.report.charts import LineChart, Series
-from posttrain.report.page import Page, Section, render
+from posttrain.report.evaluation import evaluation_blocks
+from posttrain.report.page import Page, Section, Verdict, render
 from posttrain.report.stage_page import stage_page
-from posttrain.taxonomy import Kind, Provenance
+from posttrain.taxonomy import Kind, Provenance, Role
+from tests.diagnosis.conftest import make_evaluation
 
 TRACE = Trace(provenance=Provenance.OFF_POLICY, on_policy_fraction=0, self_generated_fraction=0, rows=5080)
 
@@ -60,3 +64,21 @@ def test_a_chart_does_not_repeat_the_heading_above_it(heading: str, times: int) 
 def test_settings_are_written_as_they_are_given() -> None:
     given = {"vllm": {"share": 0.9, "none": None}, "rate": 2e-05, "keep": ["a", "b"]}
     assert "vllm.share 0.9 rate 2e-05 keep a, b" in words(page("sft", "sft", parameters=given))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "meant", "says", "tone"),
+    [
+        (0, 32, Role.EXPANSION, "it: expansion, as intended", "good"),
+        (32, 32, Role.EXPANSION, "it: no role, though expansion was intended", "bad"),
+        (0, 32, None, "it: expansion", "neutral"),
+    ],
+)
+def test_an_evaluation_says_what_the_stage_before_it_turned_out_to_do(
+    before: int, after: int, meant: Role | None, says: str, tone: str
+) -> None:
+    then, now = (make_evaluation([correct] * 64) for correct in (before, after))
+    verdict = evaluation_blocks("it", summarise(now), None, [], measured_role(compare(then, now), meant))[0]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.text, verdict.tone) == (says, tone)
+    assert verdict.numbers[0] == ("pass@1", ".500 [.477, .523]")
