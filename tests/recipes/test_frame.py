@@ -43,7 +43,7 @@ def test_it_measures_before_and_gates_registers_and_reports_after():
 
 
 def test_inputs_that_nothing_uses_are_left_out():
-    assert list(short().inputs) == ["base", "held_out", "demos", "registry", "model"]
+    assert list(short().inputs) == ["base", "held_out", "demos", "registry", "model", "model_registry"]
 
 
 def test_what_the_recipe_has_itself_wins():
