@@ -11,7 +11,8 @@ so runs that register at the same time lose nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -136,7 +137,8 @@ class DirectoryRegistry:
 
     def _target(self, index: Index, to: int | None) -> Version:
         if to is None and len(index.line) < 2:
-            raise ConfigError(f"{self.uri}/{index.model}: no champion before v{index.champion}; name a version by --to")
+            what = f"no champion before v{index.champion}" if index.champion else "no version is champion"
+            raise ConfigError(f"{self.uri}/{index.model}: {what}; name a version by --to")
         found = index.numbered(index.line[-2] if to is None else to)
         if found is None:
             known = ", ".join(str(version.version) for version in index.versions)
@@ -200,10 +202,15 @@ def _version(number: int, policy: Artifact, decision: Record, when: datetime) ->
         digest=policy.digest,
         decision=decision.digest,
         registered=when,
-        metrics=decision.metrics,
+        metrics=_known(decision.metrics),
         against=str(facts.get("champion", "")),
         verdict=str(facts.get("verdict", "")),
         reason=str(facts.get("reason", "")),
         role=str(evaluation.facts.get("role_measured", "")) if evaluation else "",
-        evaluation=evaluation.metrics if evaluation else {},
+        evaluation=_known(evaluation.metrics) if evaluation else {},
     )
+
+
+def _known(metrics: Mapping[str, float]) -> dict[str, float]:
+    """JSON has no word for what could not be measured."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

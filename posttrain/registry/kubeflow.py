@@ -8,7 +8,6 @@ server that comes later, or lost its data, is told of the versions before.
 from __future__ import annotations
 
 import json
-import math
 from datetime import datetime
 from typing import Any
 
@@ -154,8 +153,8 @@ def described(version: Version, record: Record) -> dict[str, Property]:
         "verdict": version.verdict,
         "reason": version.reason,
         "compared_with": version.against,
-        **{f"evaluation_{name}": value for name, value in version.evaluation.items() if math.isfinite(value)},
-        **{f"gate_{name}": value for name, value in version.metrics.items() if math.isfinite(value)},
+        **{f"evaluation_{name}": value for name, value in version.evaluation.items()},
+        **{f"gate_{name}": value for name, value in version.metrics.items()},
     }
     return {
         _PREFIX + key: str(value) if isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """Policies and gates' decisions in a moment, and a registry on a disk and on a real S3 server."""
 
 import itertools
+import math
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +21,7 @@ WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 def made(path, kind, content, **facts):
     def run(settings, parents, out, progress):
         (out / "model.safetensors").write_bytes(content)
-        return Work(metrics={"gain_pass_1": 0.25}, facts=facts)
+        return Work(metrics={"gain_pass_1": 0.25, "unknown": math.nan}, facts=facts)
 
     execute(Stage("base", "policy", kind, {}, Settings, run, method="supplied"), {}, {}, path)
     return artifact(path, kind)

@@ -74,6 +74,8 @@ def test_a_version_that_waited_becomes_champion_once_it_is_proven(registry, poli
 def test_promotion_can_be_forced_and_withheld(registry, policies, passed):
     assert not registered(registry, policies[0], passed, promote="never").promoted
     assert champions(registry) == (None, [])
+    with pytest.raises(ConfigError, match="no version is champion; name a version by --to"):
+        registry.roll_back("student")
     assert registered(registry, policies[1], passed).promoted
     assert registered(registry, policies[2], passed, promote="always").promoted
     assert champions(registry) == (3, [2, 3])

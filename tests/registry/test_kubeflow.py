@@ -102,14 +102,18 @@ def test_an_answer_that_was_lost_makes_nothing_twice(registry, server, policies,
     assert [len(things) for things in server.things.values()] == [1, 1, 1]
 
 
-def test_what_a_run_left_half_told_the_next_completes(server, tmp_path, policies, passed):
+@pytest.mark.parametrize("by", ["its retry", "hand"])
+def test_what_a_run_left_half_told_is_completed(server, tmp_path, policies, passed, by):
     server.fault = lambda when, what: (503, "no healthy upstream") if what == "POST artifacts" else None
     impatient = told_by(server, tmp_path, patience=0)
     with pytest.raises(ServerError, match="503: no healthy upstream"):
         impatient.register("student", policies[0], passed, WHEN)
     assert listed(impatient) == {"v1": (None, [])}
     server.fault = lambda when, what: None
-    impatient.register("student", policies[0], passed, WHEN)
+    if by == "hand":
+        impatient.roll_back("student", to=1)
+    else:
+        impatient.register("student", policies[0], passed, WHEN)
     assert listed(impatient) == expected(impatient, True)
 
 
