@@ -181,8 +181,9 @@ def worker(
     once: Annotated[bool, typer.Option("--once", help="Do nothing if its artifact is there already.")] = False,
 ) -> None:
     """Run one stage from URIs to a URI: what a container of a Kubeflow TrainJob does, once on each node."""
-    from posttrain.cli.worker import run_worker
+    from posttrain.cli.worker import end_when_told, run_worker
 
+    end_when_told()
     run_worker(stage, parent or [], settings, out, page, once)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from posttrain.stage import execute, join
 from posttrain.storage import fetch, publish, read_text, write_text
 from posttrain.training.hardware import Nodes
 from posttrain.training.launch import take_part
+
+
+def end_when_told() -> None:
+    """End with SIGTERM: the first process of a container ignores it otherwise, and takes its whole grace period."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def run_worker(name: str, parents: list[str], settings: str, out: str, page: str, once: bool) -> None:

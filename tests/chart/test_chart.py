@@ -146,6 +146,20 @@ def test_the_runner_may_start_train_jobs_only_where_it_is_said() -> None:
     assert "trainer.kubeflow.org" not in groups({"rbac": {"trainJobs": False}})
 
 
+def test_a_training_runtime_keeps_to_the_restricted_standard_and_pipelines_use_it(tmp_path: Path) -> None:
+    values = {"trainingRuntime": {"enabled": True, "maxRestarts": 7}, "images": {"registry": "reg.example/m"}}
+    runtime = one(rendered(values), "TrainingRuntime", "nodes")
+    assert deployment(values, tmp_path).scheduling["runtime"] == f"TrainingRuntime/{runtime['metadata']['name']}"
+    job_set = runtime["spec"]["template"]["spec"]
+    assert job_set["failurePolicy"]["maxRestarts"] == 7
+    pod = job_set["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
+    [container] = pod["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert container["image"].startswith("reg.example/m/posttrain/train-python:")
+    assert "runtime" not in deployment({}, tmp_path).scheduling
+
+
 # Values that make no sense, and what the refusal names.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"imagse": {}}, "imagse"),
@@ -177,6 +191,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"quota": {"hard": {"pods": [1]}}}, "quota.hard.pods"),
     ({"limitRange": {"defaultRequest": {"cpu": 1}}}, "limitRange.defaultRequest.cpu"),
     ({"cache": {"accessModes": ["ReadOnlyMany"]}}, "cache.accessModes"),
+    ({"trainingRuntime": {"maxRestarts": -1}}, "trainingRuntime.maxRestarts"),
     ({"test": {"parameters": "base=s3://b"}}, "test.parameters"),
 ]
 

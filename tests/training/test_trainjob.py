@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from posttrain.components.catalogue import load_stage
 
+from posttrain.cli.worker import end_when_told
 from posttrain.errors import ConfigError, ContractError
 from posttrain.training.trainjob import Placement, train_job
 from tests.training.jobs import BRIEF, SUMS, answered, base, prepared, record, run
@@ -96,6 +98,32 @@ def test_mistakes_are_refused_before_anything_is_submitted(
 ) -> None:
     with pytest.raises(error, match=said):
         job(**changes)
+
+
+def test_a_worker_that_is_told_to_end_does_so() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        end_when_told()
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+
+
+def test_what_a_job_runs_in_is_as_told() -> None:
+    told = {"user": 7, "claims": {"kept": "/cache"}, "scratch": "1Gi", "affinity": {"nodeAffinity": {}}, "cpu": "0"}
+    placement = LARGE.model_copy(update={**told, "runtime": "TrainingRuntime/ours", "pull_secrets": ["pull"]})
+    made = job(placement=placement)["spec"]
+    assert made["runtimeRef"] == {"name": "ours", "kind": "TrainingRuntime"}
+    assert "cpu" not in made["trainer"]["resourcesPerNode"]["requests"]
+    [patched] = made["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = patched["template"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsUser"] == 7
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert mounts == {"shm": "/dev/shm", "scratch": "/var/tmp/posttrain", "kept": "/cache"}
+    assert {each["name"] for each in pod["volumes"]} == set(mounts)
 
 
 def container(made: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
