@@ -86,6 +86,8 @@ BASE ?= python:3.11-slim
 # With a compiler, for what comes as source; vLLM's kernels are compiled when they first run.
 BUILD ?= python:3.11
 BASE_rollout ?= $(BUILD)
+# vLLM wants an older NumPy and FastAPI than the rest may have.
+CONSTRAINTS_rollout := images/rollout.txt
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' posttrain/__init__.py)
 BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 # The same time in every build, so that the same versions are the same bytes. Docker's own is images/README.md.
@@ -98,7 +100,8 @@ images: $(addprefix image-,$(IMAGES)) ## Build the images with podman, docker or
 image-%:
 	@test -n "$(BUILDER)" || { echo "podman, docker or buildah is needed, and for docker its daemon; set BUILDER=…"; exit 1; }
 	$(BUILDER) build $(TIMES) $(BUILD_FLAGS) -f images/Containerfile --build-arg BASE=$(or $(BASE_$*),$(BASE)) \
-	  --build-arg BUILD=$(BUILD) --build-arg EXTRAS=$(EXTRAS_$*) --build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  --build-arg BUILD=$(BUILD) --build-arg EXTRAS=$(EXTRAS_$*) \
+	  --build-arg CONSTRAINTS=$(or $(CONSTRAINTS_$*),constraints.txt) --build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	  --build-arg NAME=$* --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git describe --always --dirty) \
 	  -t posttrain/$*-python:$(VERSION) .
 

@@ -6,10 +6,14 @@ import shutil
 import sys
 from pathlib import Path
 
-# Tests; what others would build on Arrow with; its protocols; second copies of a library, as wheels have no links.
+# Tests; what others would build or link with; Arrow's protocols; second copies of a library, as wheels have no links.
 UNUSED = [
     "**/tests",
     "**/*.pyi",
+    "**/*.a",
+    "numpy/distutils",
+    "numpy/f2py",
+    "numpy/_core/include",
     "pyarrow/include",
     "pyarrow/src",
     "pyarrow/**/*.pxd",

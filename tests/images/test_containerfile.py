@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 IMAGES = {name: extras.split(",") for name, extras in re.findall(r"^EXTRAS_(\w+) := (\S+)$", MAKEFILE, re.MULTILINE)}
+CONSTRAINTS = {name: "constraints.txt" for name in IMAGES}
+CONSTRAINTS |= re.findall(r"^CONSTRAINTS_(\w+) := (\S+)$", MAKEFILE, re.MULTILINE)
 
 
 def stages():
@@ -82,8 +84,8 @@ def test_what_is_copied_is_there_and_not_kept_from_the_builder():
     ]
     assert rules[0] == "*"
     copied = [each for line in words("COPY") if "--from" not in line for each in line.split(" ")[:-1]]
-    assert "posttrain" in copied and "constraints.txt" in copied
-    for each in copied:
+    assert "posttrain" in copied and "${CONSTRAINTS}" in copied
+    for each in {*copied, *CONSTRAINTS.values()} - {"${CONSTRAINTS}"}:
         assert (ROOT / each).exists()
         assert any(fnmatch(each, rule[1:]) for rule in rules if rule.startswith("!")), each
 
@@ -100,10 +102,10 @@ def test_what_is_said_of_the_images_is_what_is_made(place):
     assert not {"train", "vllm"} & set(IMAGES["control"])
 
 
-@pytest.mark.parametrize("image", ["control", "train"])
+@pytest.mark.parametrize("image", IMAGES)
 def test_every_package_that_is_asked_for_is_pinned_at_a_version_that_does(image):
     pins = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / CONSTRAINTS[image]).read_text(encoding="utf-8").splitlines():
         pin = Requirement(line)
         if pin.marker is None or pin.marker.evaluate({"python_version": "3.11", "python_full_version": "3.11.9"}):
             pins[pin.name] = next(iter(pin.specifier)).version
@@ -112,5 +114,5 @@ def test_every_package_that_is_asked_for_is_pinned_at_a_version_that_does(image)
     ]
     for requirement in map(Requirement, wanted):
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        assert name in pins, f"{name} of {image} is not in constraints.txt"
+        assert name in pins, f"{name} of {image} is not in {CONSTRAINTS[image]}"
         assert requirement.specifier.contains(pins[name], prereleases=True), f"{requirement} but {pins[name]}"

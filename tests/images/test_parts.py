@@ -12,7 +12,7 @@ def write(path, text=""):
 
 def test_slim_takes_out_what_nothing_loads_and_nothing_else(tmp_path, capsys):
     kept = ["pkg/a.py", "pkg/testing/a.py", "pyarrow/lib.so", "pyarrow/libarrow_python.so.2600", "other/include/a.h", "botocore/data/endpoints.json", "botocore/data/s3/m.json"]  # fmt: skip # noqa: E501
-    gone = ["pkg/tests/a.py", "pkg/a.pyi", "pyarrow/include/a.h", "pyarrow/libarrow_flight.so.2600", "pyarrow/libarrow_python.so", "pyarrow/libarrow_python.so.2600.1.0", "botocore/data/ec2/m.json"]  # fmt: skip # noqa: E501
+    gone = ["pkg/tests/a.py", "pkg/a.pyi", "pkg/lib/a.a", "numpy/f2py/a.py", "pyarrow/include/a.h", "pyarrow/libarrow_flight.so.2600", "pyarrow/libarrow_python.so", "pyarrow/libarrow_python.so.2600.1.0", "botocore/data/ec2/m.json"]  # fmt: skip # noqa: E501
     for name in kept + gone:
         write(tmp_path / name)
     slim.main(tmp_path)
