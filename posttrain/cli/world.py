@@ -14,6 +14,7 @@ from posttrain.storage.exchange import publish, refuse_others
 from posttrain.storage.store import open_store
 
 WORLDS = ("chains", "countdown")  # modules of posttrain.worlds
+_TRIED = ".posttrain-tried"  # whether anything may be written there
 
 
 def build_world(name: str, out: str, seed: int) -> None:
@@ -33,7 +34,11 @@ def build_world(name: str, out: str, seed: int) -> None:
 
     build = import_module(f"posttrain.worlds.{name}").build
     logging.disable_progress_bar()
-    refuse_others(open_store(out), ())  # before a minute of training, not after it
+    # Before a minute of training, not after it.
+    store = open_store(out)
+    refuse_others(store, ())
+    store.write(_TRIED, b"")
+    store.delete([_TRIED])
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=False) as bars:
         task = bars.add_task("pre-training the base", total=None)
         world = Path(scratch, name)

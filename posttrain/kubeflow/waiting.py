@@ -44,7 +44,7 @@ class Waiting:
 
 
 def in_kubernetes(run_id: str, namespace: str) -> dict[str, str]:
-    """Task → why it waits; nothing where Kubernetes cannot be asked, or knows no such run."""
+    """Task → why it waits; nothing where Kubernetes cannot be asked."""
     from kubernetes import client, config
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -57,6 +57,9 @@ def in_kubernetes(run_id: str, namespace: str) -> dict[str, str]:
         found = api.list_namespaced_custom_object(*where, **asked)["items"]
     except (config.ConfigException, ApiException, HTTPError, OSError):
         return {}
+    if not found:
+        # Seen: a busy server was told of a Workflow before it had written the run down, and removed it as nobody's.
+        return {"the run": f"no Workflow of it is in namespace {namespace}; if Kubeflow lost it, start the run again"}
     return {task: why for workflow in found for task, why in reasons(workflow).items()}
 
 

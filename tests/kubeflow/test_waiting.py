@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from posttrain.kubeflow import waiting
-from posttrain.kubeflow.waiting import Waiting, reasons
+from posttrain.kubeflow.waiting import Waiting, in_kubernetes, reasons
 
 QUOTA = 'pods "x" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=4, used: 8, limited: 8'
 
@@ -67,6 +67,15 @@ def test_what_goes_on_is_not_spoken_of(lines: list[str]) -> None:
     Waiting("id", "team", lines.append, patient=0).look(pending=False)
     Waiting("id", "team", lines.append, patient=60).look(pending=True)
     assert lines == []
+
+
+def test_a_run_whose_workflow_is_gone_is_said_to_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubernetes.config.load_config", lambda: None)
+    asked = "kubernetes.client.CustomObjectsApi.list_namespaced_custom_object"
+    monkeypatch.setattr(asked, lambda *_, **__: {"items": []})
+    assert "start the run again" in in_kubernetes("id", "team")["the run"]
+    monkeypatch.setattr(asked, lambda *_, **__: {"items": [WORKFLOW]})
+    assert set(in_kubernetes("id", "team")) == {"sft", "rl-driver"}
 
 
 def test_where_kubernetes_cannot_be_asked_it_says_who_can(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
