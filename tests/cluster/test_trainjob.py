@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from tests.cluster.kept import record, starter, wait_for_step
 BACKEND = Backend.named()
 NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 RELEASE, NAME = "posttrain-nodes-test", "nodes-sft"
+OF_JOB = "jobset.sigs.k8s.io/jobset-name"
 RUNTIMES = {"ours": f"TrainingRuntime/{RELEASE}-nodes", "Trainer's own": "torch-distributed"}
 
 
@@ -80,14 +82,13 @@ def undisturbed(start: Callable[..., str]) -> dict[str, Any]:
     assert BACKEND is not None
     run = start(checkpoint_uri=f"s3://{BUCKET}/checkpoints-{time.time_ns()}")
     assert BACKEND.ended(run)[0] == "SUCCEEDED"
-    gone_within(240)
     return record(BACKEND, NAME, run)
 
 
-def gone_within(seconds: float, kinds: str = "trainjobs,jobsets,pods") -> float:
-    """Wait until nothing is left of a job: its pods may take their grace period; returns after how many seconds."""
-    began = time.monotonic()
-    while left := [name for name in listed(kinds) if "/sft-policy-" in name]:
+def gone_within(seconds: float, node: Any, kinds: str = "trainjobs,jobsets,pods") -> float:
+    """Wait until nothing is left of a node's job: pods may take their grace period; returns after how many seconds."""
+    began, job = time.monotonic(), node.metadata.labels[OF_JOB]
+    while left := [name for name in listed(kinds) if f"/{job}" in name]:
         assert time.monotonic() - began < seconds, left
         time.sleep(0.5)
     return time.monotonic() - began
@@ -102,9 +103,14 @@ def started(run: str, checkpoints: str) -> tuple[Any, list[Any]]:
     assert BACKEND is not None
     wait_for_step(BACKEND, checkpoints, 40)
     [stage] = pods.working(run, NAMESPACE)
-    found = pods.core().list_namespaced_pod(NAMESPACE, label_selector="jobset.sigs.k8s.io/replicatedjob-name=node")
-    nodes = [pod for pod in found.items if pod.metadata.name.startswith("sft-policy-")]
-    return stage, sorted(nodes, key=lambda pod: str(pod.metadata.labels["batch.kubernetes.io/job-completion-index"]))
+    job = re.search(r"TrainJob (\S+): 2 nodes", log(stage))
+    assert job
+    found = pods.core().list_namespaced_pod(NAMESPACE, label_selector=f"{OF_JOB}={job[1]}").items
+    return stage, sorted(found, key=lambda pod: str(pod.metadata.labels["batch.kubernetes.io/job-completion-index"]))
+
+
+def log(stage: Any) -> str:
+    return str(pods.core().read_namespaced_pod_log(stage.metadata.name, NAMESPACE, container="main"))
 
 
 def test_two_nodes_train_together(undisturbed: dict[str, Any]) -> None:
@@ -124,19 +130,18 @@ def test_the_job_of_a_lost_node_goes_on_and_makes_what_it_would_have_made(
     made = record(BACKEND, NAME, run)
     assert made["digest"] == undisturbed["digest"]
     assert made["counts"]["resumed_from_step"] >= 40
-    log = pods.core().read_namespaced_pod_log(stage.metadata.name, NAMESPACE, container="main")
-    assert "2 nodes\n" in log and "going on from step" in log
-    gone_within(240)
+    assert "going on from step" in log(stage)
+    gone_within(240, nodes[1])
 
 
 @pytest.mark.parametrize("end", ["terminated", "deleted"])
 def test_who_ends_the_task_ends_the_job(end: str, start: Callable[..., str], prefix: str) -> None:
     assert BACKEND is not None
     run = start(checkpoint_uri=f"s3://{BUCKET}/{prefix}")
-    stage, _ = started(run, prefix)
+    stage, nodes = started(run, prefix)
     if end == "terminated":
         BACKEND.terminate(run)
     else:
         pods.delete_at_once(stage)
-    job, pods_too = gone_within(120, "trainjobs"), gone_within(240)
+    job, pods_too = gone_within(120, nodes[0], "trainjobs"), gone_within(240, nodes[0])
     print(json.dumps({"end": end, "job_gone": round(job, 1), "pods_gone": round(job + pods_too, 1)}))
