@@ -20,7 +20,7 @@ Parameters = Annotated[
 ]
 Experiment = Annotated[str, typer.Option(help="Where the runs are listed.")]
 Account = Annotated[str, typer.Option(help="The service account of its pods.")]
-_SIGNS = {"create": "+", "update": "~", "delete": "-", "same": "="}
+_SIGNS = {"create": "+", "update": "~", "delete": "-", "disable": "-", "same": "="}
 
 
 def deploy(

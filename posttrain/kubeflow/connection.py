@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ TOKEN, COOKIE, NAMESPACE, CA, PATIENCE = (
 )
 _PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")
 _TIMEOUT = 30  # seconds of one request
+_GOING = ("PENDING", "RUNNING", "PAUSED", "CANCELING")  # states of a run that has not ended
 _PAGE = 200
 Result = TypeVar("Result")
 
@@ -99,7 +100,9 @@ class Server:
 
     def pipeline(self, name: str) -> Any | None:
         """The pipeline of that name."""
-        found = self._all(self._api("Pipeline").pipeline_service_list_pipelines, "pipelines", name, **self._here)
+        found = self._all(
+            self._api("Pipeline").pipeline_service_list_pipelines, "pipelines", [_called(name)], **self._here
+        )
         return next((each for each in found if each.display_name == name), None)
 
     def pipelines(self) -> list[Any]:
@@ -134,7 +137,7 @@ class Server:
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made if it is not there."""
         found = self._all(
-            self._api("Experiment").experiment_service_list_experiments, "experiments", name, **self._here
+            self._api("Experiment").experiment_service_list_experiments, "experiments", [_called(name)], **self._here
         )
         if known := next((each for each in found if each.display_name == name), None):
             return str(known.experiment_id)
@@ -152,8 +155,20 @@ class Server:
         body = self.models.V2beta1RecurringRun(**fields)
         return self._once(self._api("RecurringRun").recurring_run_service_create_recurring_run, recurring_run=body)
 
+    def is_at_work(self, recurring_run_id: str) -> bool:
+        """Whether a run that it started has not ended."""
+        mine = {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": recurring_run_id}
+        going = {"operation": "IN", "key": "state", "stringValues": {"values": list(_GOING)}}
+        found = self._all(self._api("Run").run_service_list_runs, "runs", [mine, going], **self._here)
+        return next(found, None) is not None
+
+    def disable_recurring_run(self, recurring_run_id: str) -> None:
+        """It fires no more; its runs go on."""
+        ask = self._api("RecurringRun").recurring_run_service_disable_recurring_run
+        self._ask(ask, recurring_run_id=recurring_run_id)
+
     def delete_recurring_run(self, recurring_run_id: str) -> None:
-        """It fires no more; runs that it started stay."""
+        """It fires no more. Kubernetes removes the pods of its runs with it, so none of them may be at work."""
         ask = self._api("RecurringRun").recurring_run_service_delete_recurring_run
         self._delete(ask, recurring_run_id=recurring_run_id)
 
@@ -208,10 +223,11 @@ class Server:
     def _api(self, service: str) -> Any:
         return getattr(self.models, f"{service}ServiceApi")(self._client)
 
-    def _all(self, ask: Callable[..., Any], what: str, name: str = "", **arguments: Any) -> Iterator[Any]:
-        if name:
-            predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-            arguments["filter"] = json.dumps({"predicates": [predicate]})
+    def _all(
+        self, ask: Callable[..., Any], what: str, predicates: Sequence[dict[str, Any]] = (), **arguments: Any
+    ) -> Iterator[Any]:
+        if predicates:
+            arguments["filter"] = json.dumps({"predicates": list(predicates)})
         token = ""
         while True:
             page = self._ask(ask, page_token=token, page_size=_PAGE, **arguments)
@@ -245,6 +261,10 @@ class Server:
 
     def _once(self, ask: Callable[..., Any], **arguments: Any) -> Any:
         return asked(ask, self.connection.endpoint, self.models.ApiException, _remedy, **arguments)
+
+
+def _called(name: str) -> dict[str, Any]:
+    return {"operation": "EQUALS", "key": "display_name", "stringValue": name}
 
 
 def retried(patience: float, work: Callable[[], Result], may_pass: Callable[[Exception], bool]) -> Result:

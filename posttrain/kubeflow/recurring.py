@@ -1,8 +1,11 @@
 """Recurring runs, upserted: Kubeflow's API has no update, and allows two of one name.
 
 The new one is made before the old one goes, so that none is ever lost; what a lost answer left behind twice is found
-the next time, and removed. The description says whose it is, and by a digest what it does. Whether it is switched on is
-left as it is while it does the same: people pause a recurring run in the UI.
+the next time, and removed. Of one name the newest is in force. The description says whose it is, and by a digest what
+it does. Whether it is switched on is left as it is while it does the same: people pause a recurring run in the UI.
+
+Kubernetes removes a run's pods with the recurring run that started it. So one whose run is at work is switched off, and
+goes with a later deployment.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from posttrain.kubeflow.deployment import Schedule
 
 @dataclass(frozen=True)
 class Change:
-    """What was done, or would be, to one thing: `create`, `update`, `delete` or `same`."""
+    """What was done, or would be, to one thing: `create`, `update`, `delete`, `disable` or `same`."""
 
     kind: str
     name: str
@@ -48,24 +51,35 @@ def upsert(server: Server, name: str, schedule: Schedule, pipeline: str, mark: s
     says = schedule.model_dump(mode="json")
     text = json.dumps(says | {"pipeline": pipeline}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    there = [each for each in marked(server.recurring_runs(), mark) if each.display_name == name]
-    same = [each for each in there if (each.description or "").endswith(digest)]
-    others = [each for each in there if each not in same[:1]]
-    if not dry:
-        if not same:
-            _create(server, name, schedule, pipeline, f"{mark} {digest}")
-        for each in others:
-            server.delete_recurring_run(each.recurring_run_id)
-    action = "same" if same and not others else "update" if there else "create"
+    named = [each for each in marked(server.recurring_runs(), mark) if each.display_name == name]
+    there = sorted(named, key=lambda each: (each.created_at, each.recurring_run_id))
+    same = bool(there) and (there[-1].description or "").endswith(digest)
+    if not dry and not same:
+        _create(server, name, schedule, pipeline, f"{mark} {digest}")
+    retired = [_retire(server, each, dry) for each in (there[:-1] if same else there)]
+    action = "same" if same and "delete" not in retired else "update" if there else "create"
     return Change("recurring run", name, action, tuple(f"{key}: {value}" for key, value in says.items() if value))
 
 
 def remove(server: Server, mark: str, names: Callable[[str], bool], dry: bool = False) -> list[Change]:
     """Remove those of a mark whose names are to go."""
     gone = [each for each in marked(server.recurring_runs(), mark) if names(each.display_name)]
-    for each in gone if not dry else ():
-        server.delete_recurring_run(each.recurring_run_id)
-    return [Change("recurring run", each.display_name, "delete") for each in gone]
+    return [Change("recurring run", each.display_name, *_told(_retire(server, each, dry))) for each in gone]
+
+
+def _retire(server: Server, found: Any, dry: bool) -> str:
+    """Delete it, or switch it off while a run of it is at work; says which."""
+    if not server.is_at_work(found.recurring_run_id):
+        if not dry:
+            server.delete_recurring_run(found.recurring_run_id)
+        return "delete"
+    if not dry and found.mode != "DISABLE":
+        server.disable_recurring_run(found.recurring_run_id)
+    return "disable"
+
+
+def _told(action: str) -> tuple[str, tuple[str, ...]]:
+    return action, ("a run of it is at work: it goes with a later deployment",) if action == "disable" else ()
 
 
 def _create(server: Server, name: str, schedule: Schedule, pipeline: str, description: str) -> None:

@@ -26,7 +26,6 @@ KINDS = {
     "runs": "run_id",
 }
 LISTED = {"recurringruns": "recurringRuns", "versions": "pipeline_versions"}
-CREATED = "2026-01-01T00:00:{:02d}Z"
 
 
 class Kept:
@@ -109,6 +108,9 @@ class Handler(BaseHTTPRequestHandler):
         kind, key = parts[0], KINDS.get(parts[0], "")
         if not key:
             return 404, {"error_message": "Not Found"}
+        if self.command == "POST" and len(parts) > 1:
+            wanted, _, verb = parts[1].partition(":")
+            return self._one(kind, key, wanted, mode=verb.upper())
         if self.command == "POST":
             return self._made(kind, key, json.loads(body), unique=kind == "pipelines")
         if len(parts) > 1:
@@ -120,17 +122,22 @@ class Handler(BaseHTTPRequestHandler):
         if unique and made["display_name"] in [each["display_name"] for each in there]:
             return 409, {"error_message": f"{made['display_name']} already exists"}
         number = next(self.kept.numbers)
-        made |= {key: f"{kind}-{number}", "created_at": CREATED.format(number % 60), "order": number}
+        made |= {
+            key: f"{kind}-{number}",
+            "created_at": f"2026-01-01T{number // 60:02}:{number % 60:02}:00Z",
+            "order": number,
+        }
         self.kept.things[kind].append(made)
         return 200, made
 
-    def _one(self, kind: str, key: str, wanted: str) -> tuple[int, Any]:
+    def _one(self, kind: str, key: str, wanted: str, **change: Any) -> tuple[int, Any]:
         found = next((each for each in self.kept.things[kind] if each[key] == wanted), None)
         if found is None:
             return 404, {"error_message": f"{wanted} not found"}
         if self.command == "DELETE":
             self.kept.things[kind].remove(found)
             return 200, {}
+        found |= change
         return 200, found
 
     def _versions(self, pipeline: str, rest: list[str], query: dict[str, str]) -> tuple[int, Any]:
@@ -141,7 +148,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _page(self, kind: str, things: list[dict[str, Any]], query: dict[str, str]) -> Any:
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
-            things = [each for each in things if each[predicate["key"]] == predicate["stringValue"]]
+            values = predicate.get("stringValues", {}).get("values", [predicate.get("stringValue")])
+            things = [each for each in things if each.get(predicate["key"]) in values]
         # Two to a page, so that whoever does not turn pages is found out.
         start = int(query.get("page_token") or 0)
         page = {LISTED.get(kind, kind): things[start : start + 2]}

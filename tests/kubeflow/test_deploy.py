@@ -99,6 +99,27 @@ def test_another_schedule_replaces_and_a_paused_one_stays_paused(there: tuple[Se
     assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
 
 
+def test_a_recurring_run_whose_run_is_at_work_goes_later(there: tuple[Server, Kept]) -> None:
+    """Kubernetes would remove the run's pods with it."""
+    server, kept = there
+    apply(server, wanted(nightly=nightly()))
+    [old] = kept.things["recurringruns"]
+    kept.things["runs"] = [{"run_id": "r", "recurring_run_id": old["recurring_run_id"], "state": "RUNNING"}]
+    changed = wanted(nightly=nightly("0 0 3 * * *"))
+    assert apply(server, changed, dry=True)["recurring run nightly"] == "update"
+    assert apply(server, changed)["recurring run nightly"] == "update"
+    assert [each["mode"] for each in kept.things["recurringruns"]] == ["DISABLE", "ENABLE"]
+    assert apply(server, changed)["recurring run nightly"] == "same"
+    # Back to what the old one says: it is switched off, and so not the one in force.
+    assert apply(server, wanted(nightly=nightly()))["recurring run nightly"] == "update"
+    assert [each["mode"] for each in kept.things["recurringruns"]] == ["DISABLE", "ENABLE"]
+    assert apply(server, wanted())["recurring run nightly"] in ("delete", "disable")
+    assert kept.things["recurringruns"] == [old]
+    kept.things["runs"][0]["state"] = "SUCCEEDED"
+    assert apply(server, wanted())["recurring run nightly"] == "delete"
+    assert kept.things["recurringruns"] == []
+
+
 def test_what_is_wanted_no_more_goes_and_what_is_others_stays(there: tuple[Server, Kept]) -> None:
     server, kept = there
     apply(server, wanted(release="other", pipelines=("theirs",)), package("theirs"))
