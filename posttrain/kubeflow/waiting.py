@@ -12,6 +12,13 @@ from typing import Any
 
 _PATIENT = 60.0  # seconds for which tasks may wait without a word
 _TIMEOUT = 20  # seconds of one request
+# What Kubernetes says → what to do about it.
+_REMEDIES = {
+    "Unschedulable": "ask for what a node has: schedule_gpu_type, _gpu_count, _node_selector, _tolerations, _affinity",
+    "exceeded quota": "it starts when others end; or ask for less (schedule_gpu_count), or have the quota raised",
+    "CreateContainerConfigError": "make what is missing, or name another by schedule_secret",
+    "ImagePull": "check the image's name (schedule_…_image) and the registry's credentials (scheduling.pull_secrets)",
+}
 _DEFAULT = "kubeflow"  # where a single-user Kubeflow runs everything
 
 
@@ -67,7 +74,11 @@ def reasons(workflow: Mapping[str, Any]) -> dict[str, str]:
     """Of a Workflow: task → why its pod is not there, or not on a node."""
     nodes = workflow.get("status", {}).get("nodes", {})
     pending = [each for each in nodes.values() if (each["type"], each["phase"]) == ("Pod", "Pending")]
-    return {_task(each, nodes): " ".join(each["message"].split()) for each in pending if each.get("message")}
+    return {_task(each, nodes): _with_remedy(each["message"]) for each in pending if each.get("message")}
+
+
+def _with_remedy(why: str) -> str:
+    return "; ".join([" ".join(why.split()), *(remedy for said, remedy in _REMEDIES.items() if said in why)])
 
 
 def _task(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:

@@ -77,6 +77,8 @@ def nodes() -> Iterator[None]:
             pytest.skip(f"kwok does not run here: {error}")
         yield
     finally:
+        for name in names:  # nobody is there to end them
+            kubectl("delete", "pod", "-n", NAMESPACE, "--field-selector", f"spec.nodeName={name}", "--force")
         kubectl("delete", "node", *names, "--ignore-not-found")
 
 

@@ -12,6 +12,9 @@ from posttrain.kubeflow.waiting import Waiting, in_kubernetes, reasons
 QUOTA = 'pods "x" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=4, used: 8, limited: 8'
 
 
+UNSCHEDULABLE = "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu."
+
+
 def node(name: str, phase: str, message: str = "", above: str = "root", kind: str = "Pod") -> dict[str, Any]:
     return {"displayName": name, "type": kind, "phase": phase, "message": message, "boundaryID": above}
 
@@ -22,7 +25,7 @@ WORKFLOW = {
             "root": node("root", "Running", kind="DAG", above=""),
             "sft": node("sft", "Running", kind="DAG"),
             "1": node("executor", "Pending", QUOTA + "\n", above="sft"),
-            "2": node("rl-driver", "Pending", "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu."),
+            "2": node("rl-driver", "Pending", UNSCHEDULABLE),
             "3": node("base-driver", "Running", "a pod's own word"),
             "4": node("report-driver", "Pending"),
         }
@@ -32,8 +35,9 @@ WORKFLOW = {
 
 def test_each_task_that_waits_has_its_reason_in_a_line() -> None:
     assert reasons(WORKFLOW) == {
-        "sft": QUOTA,
-        "rl-driver": "Unschedulable: 0/3 nodes are available: 3 Insufficient cpu.",
+        "sft": f"{QUOTA}; it starts when others end; or ask for less (schedule_gpu_count), or have the quota raised",
+        "rl-driver": f"{UNSCHEDULABLE}; ask for what a node has: schedule_gpu_type, _gpu_count, _node_selector, "
+        "_tolerations, _affinity",
     }
     assert reasons({"metadata": {}}) == {}
 
@@ -48,7 +52,7 @@ def test_a_reason_is_said_once(lines: list[str]) -> None:
     watched = Waiting("id", "team", lines.append, patient=0)
     for _ in range(3):
         watched.look(pending=True)
-    assert sorted(lines)[1] == f"sft waits: {QUOTA}"
+    assert sorted(lines)[1].startswith(f"sft waits: {QUOTA}; ")
     assert len(lines) == 2
 
 
