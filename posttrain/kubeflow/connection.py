@@ -188,7 +188,7 @@ class Server:
     # --- how it is asked ---
 
     @property
-    def _here(self) -> dict[str, str]:
+    def _here(self) -> dict[str, Any]:
         return {"namespace": self.connection.namespace} if self.connection.namespace else {}
 
     @property
