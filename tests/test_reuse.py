@@ -114,7 +114,7 @@ def test_a_stage_that_looks_outside_is_always_run(runs, home):
     assert made[0].started < made[1].started
     assert made[0].id == made[1].id
     outside = {name for name, stage in load_stages().items() if stage.outside}
-    assert outside == {"base", "prepare", "recall", "register"}
+    assert outside == {"base", "conclude", "data_version", "prepare", "recall", "register"}
 
 
 def test_a_reference_is_taken_over_while_its_files_are_there(runs, home, tmp_path, monkeypatch):

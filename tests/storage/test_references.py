@@ -241,7 +241,7 @@ def test_a_task_hands_on_by_reference_and_says_where(store, model, tmp_path):
     from posttrain.pipelines.compiler import load_component
 
     (tmp_path / "task").mkdir()
-    outputs = {name: Fake(str(tmp_path / "task" / name)) for name in ("policy", "metrics", "page")}
+    outputs = {name: Fake(str(tmp_path / "task" / name)) for name in ("policy", "page")}
     load_component("base").python_func(**outputs, uri=str(model), name="my policy")
     metadata = outputs["policy"].metadata
     reference = json.loads((Path(outputs["policy"].path) / REFERENCE_FILE).read_text())
