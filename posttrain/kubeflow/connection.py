@@ -22,7 +22,7 @@ TOKEN, COOKIE, NAMESPACE, CA, PATIENCE = (
 _PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")
 _TIMEOUT = 30  # seconds of one request
 _GOING = ("PENDING", "RUNNING", "PAUSED", "CANCELING")  # states of a run that has not ended
-_PAGE = 200
+_PAGE = 20  # runs and versions come with their whole pipelines: hundreds at once are too much for a server
 Result = TypeVar("Result")
 
 # gRPC's code in a refusal, or else HTTP's status → what to do.
