@@ -53,7 +53,10 @@ KUBECONFORM = Tool(
     "kubeconform",
     "go install github.com/yannh/kubeconform/cmd/kubeconform@latest; its schemas: pip install kubernetes-validate",
     ("-strict", "-summary"),
-    {kind: "Kubeflow's own kind, whose server checks it" for kind in ("Pipeline", "PipelineVersion")},
+    {
+        kind: "Kubeflow's own kind, whose server checks it"
+        for kind in ("Pipeline", "PipelineVersion", "TrainingRuntime")
+    },
     "-skip",
 )
 JUDGES = (

