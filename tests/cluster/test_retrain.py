@@ -80,7 +80,8 @@ class Nights:
         }
 
     def deploy(self, schedules: dict[str, Any], settings: dict[str, Any]) -> None:
-        images = {f"schedule_{kind}_image": self.backend.image for kind in ("control", "train", "sample")}
+        images = {f"schedule_{kind}_image": self.backend.image for kind in ("train", "sample")}
+        images |= {"schedule_control_image": self.backend.control}
         tiny = {room: TINY[room] for room in ("sft", "rollout", "evaluate")}
         wanted = Deployment(
             release=RELEASE,
@@ -112,7 +113,7 @@ class Nights:
 def webhook() -> Iterator[Webhook]:
     """The webhook, and a secret that names it beside the object store."""
     assert BACKEND is not None
-    api, made = core(), Webhook(BACKEND.image)
+    api, made = core(), Webhook(BACKEND.control)
     try:
         url = base64.b64encode(made.url().encode()).decode()
         found = api.read_namespaced_secret("posttrain-s3", NAMESPACE).data
