@@ -36,6 +36,6 @@ def test_a_recipe_runs_to_its_end(name: str, world: World, tmp_path: Path) -> No
     arguments |= {"registry": f"s3://{BUCKET}/registry-{name}-{int(time.time())}"}
     state, tasks = BACKEND.run(pipeline, arguments, name)
     print(json.dumps(tasks, indent=1))
-    assert (state, tasks["registered"]) == ("SUCCEEDED", "SUCCEEDED")
+    assert (state, tasks["register"]) == ("SUCCEEDED", "SUCCEEDED")
     assert "FAILED" not in tasks.values()
     assert open_registry(arguments["registry"]).champion("model")
