@@ -36,6 +36,7 @@ def test_a_recipe_runs_to_its_end(name: str, world: World, tmp_path: Path) -> No
     arguments |= {"registry": f"s3://{BUCKET}/registry-{name}-{int(time.time())}"}
     state, tasks = BACKEND.run(pipeline, arguments, name)
     print(json.dumps(tasks, indent=1))
-    assert (state, tasks["register"]) == ("SUCCEEDED", "SUCCEEDED")
+    assert state == "SUCCEEDED"
     assert "FAILED" not in tasks.values()
-    assert open_registry(arguments["registry"]).champion("model")
+    # The backend may say that a run has succeeded before it says so of its last tasks: the registry knows.
+    assert open_registry(arguments["registry"]).champion(str(recipe.inputs["model"].default))
