@@ -28,7 +28,7 @@ from posttrain.storage.references import STORE_VARIABLE
 from posttrain.storage.uris import CREDENTIALS
 from posttrain.training.settings import TrainSettings
 from posttrain.training.tracking import RUN_VARIABLE
-from posttrain.training.trainjob import Placement
+from posttrain.training.trainjob import PART_OF, SCRATCH, Placement
 
 # What may be in the secret, and what a task is told of it.
 _SECRET_KEYS = (
@@ -42,9 +42,7 @@ _SECRET_KEYS = (
     webhook.VARIABLE,
 )
 
-
 _RUNTIME = Placement.model_fields["runtime"]
-PART_OF = {"app.kubernetes.io/part-of": "posttrain"}
 
 
 class Scheduling(BaseModel):
@@ -154,7 +152,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
 # would end every retry of a longer stage.
 _THIRTY_DAYS = 30 * 24 * 3600
 
-_CACHE, _SCRATCH = "/var/cache/posttrain", "/var/tmp/posttrain"
+_CACHE = "/var/cache/posttrain"
 
 
 def run_time(trains: bool) -> dict[str, RunTime]:
@@ -255,8 +253,8 @@ def _provide(task: dsl.PipelineTask, scheduling: Scheduling, values: Mapping[str
     task.set_accelerator_limit(values["schedule_gpu_count"])
     if scheduling.scratch:
         modes, storage_class = ["ReadWriteOnce"], scheduling.scratch_class or None
-        kubernetes.add_ephemeral_volume(task, "scratch", _SCRATCH, modes, scheduling.scratch, storage_class)
-        task.set_env_variable("TMPDIR", _SCRATCH)
+        kubernetes.add_ephemeral_volume(task, "scratch", SCRATCH, modes, scheduling.scratch, storage_class)
+        task.set_env_variable("TMPDIR", SCRATCH)
     if scheduling.shared_memory:
         # NCCL and data loaders need more than the runtime's 64 MiB.
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=scheduling.shared_memory)

@@ -22,11 +22,11 @@ from posttrain.training.settings import TrainSettings
 
 COMMAND = ("python3", "-m", "posttrain", "worker")
 CONTAINER = _JOB = "node"  # what Trainer's runtimes call the training container and its replicated job
-_SCRATCH = "/var/tmp/posttrain"
+SCRATCH = "/var/tmp/posttrain"
 _OF_NAMESPACE = "TrainingRuntime/"
 GROUP, VERSION, KIND = "trainer.kubeflow.org", "v1alpha1", "TrainJob"
 _MANAGER = "posttrain/stages"  # Trainer wants a domain and a path
-_LABELS = {"app.kubernetes.io/part-of": "posttrain"}
+PART_OF = {"app.kubernetes.io/part-of": "posttrain"}  # a label of every pod of this library
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}  # it would outlive the training, and the job with it
 # A label of DNS, with room for what JobSet appends for the pods of a node.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
@@ -102,7 +102,7 @@ def train_job(
     _check_parents(stage, parents)
     if placement.gpus and chosen.processes > placement.gpus:
         raise ConfigError(f"processes={chosen.processes} on nodes with {placement.gpus} GPUs; lower it, or raise gpus")
-    metadata = {"name": name, "namespace": namespace, "labels": _LABELS | placement.labels}
+    metadata = {"name": name, "namespace": namespace, "labels": PART_OF | placement.labels}
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -162,7 +162,7 @@ def _resources(placement: Placement) -> dict[str, Any]:
 
 def _environment(placement: Placement) -> list[dict[str, Any]]:
     plain = {IMAGE_VARIABLE: placement.image} | placement.env
-    plain |= {"TMPDIR": _SCRATCH} if placement.scratch else {}
+    plain |= {"TMPDIR": SCRATCH} if placement.scratch else {}
     secret = [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": placement.secret, "key": key, "optional": True}}}
         for key in ((*CREDENTIALS, *VARIABLES) if placement.secret else ())
@@ -195,7 +195,7 @@ def _volumes(placement: Placement) -> dict[str, tuple[str, dict[str, Any]]]:
     if placement.scratch:
         asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": placement.scratch}}}
         asked |= {"storageClassName": placement.scratch_class} if placement.scratch_class else {}
-        found["scratch"] = (_SCRATCH, {"ephemeral": {"volumeClaimTemplate": {"spec": asked}}})
+        found["scratch"] = (SCRATCH, {"ephemeral": {"volumeClaimTemplate": {"spec": asked}}})
     for claim, path in placement.claims.items():
         found[claim] = (path, {"persistentVolumeClaim": {"claimName": claim}})
     return found
@@ -203,6 +203,6 @@ def _volumes(placement: Placement) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def _patched(placement: Placement) -> dict[str, Any]:
     """A pod's patch at its place in the runtime: job set, replicated job, job, pod."""
-    metadata = {"labels": _LABELS | placement.labels, "annotations": _NO_SIDECAR}
+    metadata = {"labels": PART_OF | placement.labels, "annotations": _NO_SIDECAR}
     job = {"name": _JOB, "template": {"spec": {"template": {"metadata": metadata, "spec": _pod(placement)}}}}
     return {"template": {"spec": {"replicatedJobs": [job]}}}
