@@ -98,16 +98,10 @@ class DirectoryRegistry:
         Raises:
             DataError: the policy's files are not as recorded.
         """
-        facts = decision.record.facts
         index = self._exchange(model, lambda index: index.reserving(policy.digest))[1]
-        known = index.of(policy.digest)
-        if known is None:
-            known = _version(index.uploading[policy.digest], policy, decision.record, when)
-            self._publish(policy, self.policy_uri(model, known.version))
-        version, promotion = (
-            known,
-            Promotion(version=known.version, when=when, decision=decision.digest, reason=str(facts.get("reason", ""))),
-        )
+        version = index.of(policy.digest) or self._placed(index, policy, decision.record, when)
+        reason = str(decision.record.facts.get("reason", ""))
+        promotion = Promotion(version=version.version, when=when, decision=decision.digest, reason=reason)
 
         def enter(index: Index) -> Index:
             entered = index.entering(version)
@@ -160,6 +154,12 @@ class DirectoryRegistry:
             f"evaluate and gate it against {self.policy_uri(index.model, champion.version)}, or make it champion by "
             f"posttrain rollback {index.model} --registry {self.uri} --to {version.version}"
         )
+
+    def _placed(self, index: Index, policy: Artifact, decision: Record, when: datetime) -> Version:
+        """A policy's version, its files in place under the number that the index reserved."""
+        version = _version(index.uploading[policy.digest], policy, decision, when)
+        self._publish(policy, self.policy_uri(index.model, version.version))
+        return version
 
     def _publish(self, policy: Artifact, uri: str) -> None:
         """Put the policy in place, unless an earlier try of the same did."""
