@@ -57,29 +57,26 @@ def upsert(server: Server, name: str, schedule: Schedule, pipeline: str, mark: s
     if not dry and not same:
         _create(server, name, schedule, pipeline, f"{mark} {digest}")
     retired = [_retire(server, each, dry) for each in (there[:-1] if same else there)]
-    action = "same" if same and "delete" not in retired else "update" if there else "create"
+    action = "same" if same and all(each.action != "delete" for each in retired) else "update" if there else "create"
     return Change("recurring run", name, action, tuple(f"{key}: {value}" for key, value in says.items() if value))
 
 
 def remove(server: Server, mark: str, names: Callable[[str], bool], dry: bool = False) -> list[Change]:
     """Remove those of a mark whose names are to go."""
     gone = [each for each in marked(server.recurring_runs(), mark) if names(each.display_name)]
-    return [Change("recurring run", each.display_name, *_told(_retire(server, each, dry))) for each in gone]
+    return [_retire(server, each, dry) for each in gone]
 
 
-def _retire(server: Server, found: Any, dry: bool) -> str:
-    """Delete it, or switch it off while a run of it is at work; says which."""
+def _retire(server: Server, found: Any, dry: bool) -> Change:
+    """Delete it, or switch it off while a run of it is at work."""
+    kind, name = "recurring run", found.display_name
     if not server.is_at_work(found.recurring_run_id):
         if not dry:
             server.delete_recurring_run(found.recurring_run_id)
-        return "delete"
+        return Change(kind, name, "delete")
     if not dry and found.mode != "DISABLE":
         server.disable_recurring_run(found.recurring_run_id)
-    return "disable"
-
-
-def _told(action: str) -> tuple[str, tuple[str, ...]]:
-    return action, ("a run of it is at work: it goes with a later deployment",) if action == "disable" else ()
+    return Change(kind, name, "disable", ("a run of it is at work: it goes with a later deployment",))
 
 
 def _create(server: Server, name: str, schedule: Schedule, pipeline: str, description: str) -> None:
