@@ -8,7 +8,7 @@ because KFP reads a pipeline's parameters from its function's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +28,7 @@ from posttrain.settings import parse_settings
 _OUTSIDE = {"name", "role", "also"}
 # What is no reason to ask a person who starts a run: the recipe's own business, and what every stage has.
 _ASIDE = {"also", "optional", "seed", "accept_provenance"}
+Builder = Callable[[Recipe, Scheduling, Defaults, str], Any]
 
 
 def compile_recipe(
@@ -36,17 +37,19 @@ def compile_recipe(
     scheduling: Scheduling | None = None,
     defaults: Defaults = NOTHING,
     called: str = "",
+    build: Builder | None = None,
 ) -> None:
     """Write the recipe's pipeline as YAML.
 
     Args:
         defaults: of run-time parameters, where they are to be others.
         called: the pipeline's name, if not the recipe's.
+        build: makes the pipeline; None = `build_pipeline`.
 
     Raises:
         ConfigError: a default is of no parameter, or of another type.
     """
-    built = build_pipeline(recipe, scheduling or Scheduling(), defaults, called or recipe.name)
+    built = (build or build_pipeline)(recipe, scheduling or Scheduling(), defaults, called or recipe.name)
     compiler.Compiler().compile(built, str(path))
 
 

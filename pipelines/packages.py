@@ -10,7 +10,7 @@ from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.ablation import TITLE as ABLATION
 from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
-from posttrain.pipelines.retrain import compile_retrain, title
+from posttrain.pipelines.retrain import build_retrain, title
 from posttrain.pipelines.scheduling import Scheduling
 from posttrain.pipelines.signatures import NOTHING, Defaults
 
@@ -58,7 +58,7 @@ def compile_named(
     recipe = change(loops[name]() if name in loops else load_recipe(name, load_stages()))
     check_recipe(recipe, recipe.name, load_stages())
     if retrain:
-        compile_retrain(recipe, path, scheduling, defaults, called)
+        compile_recipe(recipe, path, scheduling, defaults, called or f"{RETRAIN}-{recipe.name}", build_retrain)
         return f"{title(recipe)}, {len(recipe.stages)} stages and two around them"
     compile_recipe(recipe, path, scheduling, defaults, called)
     return f"{recipe.title}, {len(recipe.stages)} stages"

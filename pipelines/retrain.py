@@ -8,10 +8,9 @@ What learns is a pipeline within the pipeline: inside a condition, KFP hands a t
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
-from kfp import compiler, dsl
+from kfp import dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.components.data_version.stage import INPUTS, NEW
 from posttrain.pipelines.compiler import build_pipeline, described, docstring, load_component, parameter_of
@@ -31,23 +30,12 @@ _OWN: dict[str, tuple[Any, str]] = {
 _BROUGHT = "unless the data version brings them."
 
 
-def compile_retrain(
-    recipe: Recipe,
-    path: Path,
-    scheduling: Scheduling | None = None,
-    defaults: Defaults = NOTHING,
-    called: str = "",
-) -> None:
-    """Write the pipeline that repeats a recipe as YAML; see `compile_recipe`.
+def build_retrain(recipe: Recipe, scheduling: Scheduling, defaults: Defaults, called: str) -> Any:
+    """The pipeline that repeats a recipe; its parameters are the recipe's, without those that it finds itself.
 
     Raises:
-        ConfigError: the recipe has no gate in front of a registry, or no base to start from.
+        RecipeError: the recipe has no gate in front of a registry, or lacks an input that repeating needs.
     """
-    compiler.Compiler().compile(build_retrain(recipe, scheduling or Scheduling(), defaults, called), str(path))
-
-
-def build_retrain(recipe: Recipe, scheduling: Scheduling, defaults: Defaults, called: str) -> Any:
-    """The pipeline; its parameters are the recipe's, without those that it finds itself."""
     repeated = retraining(recipe)
     inner = build_pipeline(repeated, scheduling, NOTHING, recipe.name)
     given = inspect.signature(inner.pipeline_func).parameters
@@ -66,7 +54,7 @@ def build_retrain(recipe: Recipe, scheduling: Scheduling, defaults: Defaults, ca
         {name: told[name] for name in parameters},
     )
     signature = signed(pipeline, list(parameters.values()), defaults, summary)
-    return dsl.pipeline(name=called or f"retrain-{recipe.name}", display_name=title(recipe))(pipeline)
+    return dsl.pipeline(name=called, display_name=title(recipe))(pipeline)
 
 
 def title(recipe: Recipe) -> str:
