@@ -1,4 +1,4 @@
-"""The compiled pipelines: complete defaults, scheduling on every executor, wiring, and the golden one."""
+"""The compiled pipelines: complete defaults, wiring, and the golden one."""
 
 import difflib
 import os
@@ -7,90 +7,22 @@ from pathlib import Path
 
 import pytest
 import yaml
-from posttrain.components.catalogue import load_stage, load_stages
-from posttrain.components.images import CONTROL, TRAIN
+from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.ablation import compile_ablation
-from posttrain.pipelines.compiler import compile_recipe, is_tunable
-from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME, Scheduling, read_scheduling
+from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME
 
 from posttrain import __version__
-from posttrain.errors import ConfigError
 from posttrain.recipes.load import load_recipe, named_recipes, parse_recipe
 from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import as_list
-from posttrain.storage.references import STORE_VARIABLE
 from posttrain.training.settings import TrainSettings
+from tests.pipelines.compiled import SMALL, Compiled, origin
 
 pytestmark = pytest.mark.xdist_group("kfp")
 
 GOLDEN = Path(__file__).parent / "golden"
 STAGES = load_stages()
-
-SMALL = """
-name: small
-title: Small
-inputs: {base: {help: The policy.}, data: {help: Demonstrations., default: demos.jsonl}}
-stages:
-  first: {use: base, with: {uri: "${base}"}}
-  rows: {use: prepare, with: {uri: "${data}", kind: trajectories}}
-  tuned: {use: sft, parents: {init: first, data: rows}, role: expansion, with: {epochs: 7}}
-"""
-
-
-class Compiled:
-    """A compiled pipeline, by task."""
-
-    def __init__(self, recipe, file, scheduling=None):
-        compile_recipe(recipe, file, scheduling)
-        self.recipe = recipe
-        self.spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
-        self.pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-        self.containers = {name: entry["container"] for name, entry in self.spec["deploymentSpec"]["executors"].items()}
-        dags = [self.spec["root"]["dag"], *(c["dag"] for c in self.spec["components"].values() if "dag" in c)]
-        # Stage name in the recipe → (task, executor); a condition's group has no executor.
-        self.tasks = {}
-        for dag in dags:
-            for task in dag["tasks"].values():
-                component = self.spec["components"][task["componentRef"]["name"]]
-                if "executorLabel" in component:
-                    self.tasks[task["taskInfo"]["name"]] = (task, component["executorLabel"])
-
-    def stage(self, name):
-        return load_stage(self.recipe.stages[name].use)
-
-    def inputs(self):
-        return self.spec["root"]["inputDefinitions"]["parameters"]
-
-    def tunable(self):
-        return {name: spec for name, spec in self.recipe.stages.items() if is_tunable(name, spec)}
-
-    def settings(self, name):
-        """A stage's settings, in the form or fixed."""
-        if name in self.tunable():
-            return self.inputs()[f"settings_{name}"]["defaultValue"]
-        return self.tasks[name][0]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
-
-
-# Every named recipe is compiled in tests/recipes/test_named.py; these two have all that the compiler can be given.
-@pytest.fixture(scope="module", params=["sft-rl-distil", "nemotron-3-ultra"])
-def compiled(request, tmp_path_factory):
-    file = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    return Compiled(load_recipe(request.param, STAGES), file)
-
-
-@pytest.fixture
-def small(tmp_path):
-    recipe = parse_recipe(SMALL, "small", STAGES)
-    return lambda **scheduling: Compiled(recipe, tmp_path / "small.yaml", Scheduling(**scheduling))
-
-
-def origin(task, parameter):
-    """The pipeline's parameter that a task's parameter comes from."""
-    value = task["inputs"]["parameters"][parameter]
-    if "runtimeValue" in value:
-        (channel,) = re.findall(r"\{\{\$\.inputs\.parameters\['(.+?)'\]\}\}", value["runtimeValue"]["constant"])
-        value = task["inputs"]["parameters"][channel]
-    return value["componentInputParameter"].removeprefix("pipelinechannel--")
 
 
 def test_every_stage_is_a_task(compiled):
@@ -214,68 +146,6 @@ def test_a_stage_that_waits_for_a_gate_runs_on_its_verdict_only(compiled):
             assert f"inputs.parameter_values['pipelinechannel--{label}-Output'] == '{verdict}'" in conditions
 
 
-def test_every_executor_is_scheduled(compiled):
-    scheduling = Scheduling()
-    assert compiled.pods.keys() == {executor for _, executor in compiled.tasks.values()} == compiled.containers.keys()
-    for name, (task, executor) in compiled.tasks.items():
-        assert not task.get("cachingOptions", {}).get("enableCache", False)
-        assert task["retryPolicy"]["maxRetryCount"] == scheduling.retries
-        assert task["retryPolicy"]["backoffDuration"] == scheduling.retry_backoff
-        # The budget of all attempts: shorter than two timeouts, it would end the retries.
-        assert float(task["retryPolicy"]["backoffMaxDuration"].rstrip("s")) > 2 * scheduling.timeout_hours * 3600
-        assert origin(task, "base_image") == f"schedule_{compiled.stage(name).image}_image"
-        pod = compiled.pods[executor]
-        assert pod["activeDeadlineSeconds"] == str(int(scheduling.timeout_hours * 3600))
-        assert pod["imagePullPolicy"] == scheduling.pull_policy
-        (secret,) = pod["secretAsEnv"]
-        assert secret["optional"] is True
-        named_by = secret["secretNameParameter"]["componentInputParameter"]
-        assert named_by.removeprefix("pipelinechannel--") == "schedule_secret"
-        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", STORE_VARIABLE} <= {
-            key["envVar"] for key in secret["keyToEnv"]
-        }
-        assert all(key["envVar"] == key["secretKey"] for key in secret["keyToEnv"])
-
-
-def test_only_stages_with_a_model_are_placed(compiled):
-    for name, (task, executor) in compiled.tasks.items():
-        pod, resources = compiled.pods[executor], compiled.containers[executor].get("resources", {})
-        if compiled.stage(name).image == "control":
-            assert pod.keys().isdisjoint({"emptyDirMounts", "nodeSelector", "tolerations"})
-            assert resources == {}
-            continue
-        (shm,) = pod["emptyDirMounts"]
-        assert (shm["mountPath"], shm["medium"], shm["sizeLimit"]) == ("/dev/shm", "Memory", "16Gi")
-        selector = pod["nodeSelector"]["nodeSelectorJson"]
-        assert selector == {"componentInputParameter": "schedule_node_selector"}
-        tolerations = [entry["tolerationJson"] for entry in pod["tolerations"]]
-        assert tolerations == [{"componentInputParameter": "schedule_tolerations"}]
-        for parameter, source in (
-            ("accelerator_count", "schedule_gpu_count"),
-            ("accelerator_type", "schedule_gpu_type"),
-            ("cpu_request", "schedule_cpu"),
-            ("memory_request", "schedule_memory"),
-        ):
-            assert origin(task, parameter) == source
-        assert resources.keys() >= {"accelerator", "resourceCpuRequest", "resourceMemoryRequest"}
-
-
-def test_run_time_parameters_have_types_that_the_backend_reads(compiled):
-    types = {str: "STRING", dict: "STRUCT", list: "LIST"}
-    for name, declared in RUN_TIME.items():
-        entry = compiled.inputs()[name]
-        assert (name, entry["parameterType"]) == (name, types[declared.type])
-        assert entry.get("defaultValue", declared.default) == declared.default
-        assert declared.default != ""
-    assert compiled.inputs()["schedule_gpu_count"]["defaultValue"] == "1"
-
-
-def test_images_are_the_releases_own():
-    assert RUN_TIME["schedule_control_image"].default == CONTROL
-    assert RUN_TIME["schedule_train_image"].default == RUN_TIME["schedule_sample_image"].default == TRAIN
-    assert {CONTROL.rpartition(":")[2], TRAIN.rpartition(":")[2]} == {__version__}
-
-
 def test_an_inputs_default_is_the_pipelines(small):
     inputs = small().inputs()
     assert inputs["data"]["defaultValue"] == "demos.jsonl"
@@ -283,77 +153,11 @@ def test_an_inputs_default_is_the_pipelines(small):
     assert "defaultValue" not in inputs["base"]
 
 
-def test_compile_time_scheduling_is_applied(small):
-    changed = small(retries=0, timeout_hours=0.5, shared_memory="", pull_policy="Always")
-    for task, executor in changed.tasks.values():
-        assert "retryPolicy" not in task
-        assert changed.pods[executor]["activeDeadlineSeconds"] == "1800"
-        assert changed.pods[executor]["imagePullPolicy"] == "Always"
-        assert "emptyDirMounts" not in changed.pods[executor]
-    assert small(shared_memory="2Gi").pods["exec-sft"]["emptyDirMounts"][0]["sizeLimit"] == "2Gi"
-
-
-def test_a_claim_for_what_is_fetched_is_mounted_where_there_is_a_model(small):
-    cached = small(cache_claim="models", cache_size="50GiB")
-    for name, (_, executor) in cached.tasks.items():
-        holds_model = cached.stage(name).image != "control"
-        mounts = cached.pods[executor].get("pvcMount", [])
-        variables = {each["name"]: each["value"] for each in cached.containers[executor].get("env", [])}
-        assert [mount["mountPath"] for mount in mounts] == ([variables["POSTTRAIN_CACHE"]] if holds_model else [])
-        assert variables.get("POSTTRAIN_CACHE_SIZE") == ("50GiB" if holds_model else None)
-        assert [mount["pvcNameParameter"]["runtimeValue"]["constant"] for mount in mounts] == ["models"] * holds_model
-    assert all("pvcMount" not in pod for pod in small().pods.values())
-
-
 def test_compiling_twice_gives_the_same_bytes(small, tmp_path):
     small()
     first = (tmp_path / "small.yaml").read_bytes()
     small()
     assert (tmp_path / "small.yaml").read_bytes() == first
-
-
-def test_on_several_nodes_a_training_stage_waits_and_holds_nothing_itself(small):
-    changed = small(nodes=2, runtime="TrainingRuntime/ours", scratch="1Gi", labels={"team": "a"})
-    told = changed.tasks["tuned"][0]["inputs"]["parameters"]["nodes"]["runtimeValue"]["constant"]
-    given = {name: f"{{{{$.inputs.parameters['pipelinechannel--schedule_{name}']}}}}" for name in ("cpu", "memory")}
-    assert told.items() >= {"nodes": 2.0, "runtime": "TrainingRuntime/ours", "scratch": "1Gi", **given}.items()
-    assert told["gpus"] == "{{$.inputs.parameters['pipelinechannel--schedule_gpu_count']}}"
-    assert told["labels"]["team"] == "a"
-    executor = changed.tasks["tuned"][1]
-    assert "resources" not in changed.containers[executor]
-    pod = changed.pods[executor]
-    assert pod.keys() >= {"nodeSelector", "tolerations", "secretAsEnv"}
-    assert not pod.keys() & {"genericEphemeralVolume", "emptyDirMounts"}
-    assert "nodes" not in changed.tasks["rows"][0]["inputs"]["parameters"]
-
-
-@pytest.mark.parametrize(
-    ("text", "mention"),
-    [
-        ("retrys: 3", "retrys"),
-        ("retries: -1", "retries"),
-        ("[1", "while parsing"),
-        ("timeout_hours: x", "timeout_hours"),
-    ],
-)
-def test_a_wrong_scheduling_file_is_refused_in_one_line(tmp_path, text, mention):
-    file = tmp_path / "scheduling.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError) as raised:
-        read_scheduling(file)
-    line = str(raised.value)
-    assert line.startswith(str(file))
-    assert mention in line
-    assert "\n" not in line
-
-
-def test_a_scheduling_file_is_read(tmp_path):
-    (tmp_path / "scheduling.yaml").write_text("retries: 5\nshared_memory: 1Gi\n")
-    assert read_scheduling(tmp_path / "scheduling.yaml") == Scheduling(retries=5, shared_memory="1Gi")
-    (tmp_path / "empty.yaml").write_text("")
-    assert read_scheduling(tmp_path / "empty.yaml") == read_scheduling(None) == Scheduling()
-    with pytest.raises(ConfigError, match=r"missing\.yaml"):
-        read_scheduling(tmp_path / "missing.yaml")
 
 
 def structure(compiled):
