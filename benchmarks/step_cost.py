@@ -27,11 +27,10 @@ from posttrain.components.images import CONTROL
 from posttrain.components.prepare import prepare
 from posttrain.pipelines.scheduling import Scheduling, schedule
 
-from tests.cluster.backend import SCHEDULE, SCHEDULING, Backend
+from tests.cluster.backend import NAMESPACE, SCHEDULE, SCHEDULING, Backend
 from tests.cluster.pods import core
 
 BAR = 1.5
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from posttrain.components.images import TRAIN
 
@@ -145,3 +146,12 @@ def said(run: str, task: str, mention: str) -> str:
             return found[0]
         time.sleep(2)
     raise AssertionError(f"{mention!r} is not said of {task} of run {run} within 10 minutes: {lines}")
+
+
+BACKEND = Backend.named()
+
+
+def on_cluster(seconds: int, *more: pytest.MarkDecorator) -> list[pytest.MarkDecorator]:
+    """The marks of tests that need the backend, and end within so many seconds each."""
+    skipped = pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py")
+    return [pytest.mark.cluster, skipped, pytest.mark.timeout(seconds), *more]

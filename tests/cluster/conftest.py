@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.recipes.world import inputs
-from tests.cluster.backend import Backend
+from tests.cluster.backend import BACKEND
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Built and uploaded once: it takes minutes on a busy machine."""
-    backend = Backend.named()
-    assert backend is not None
+    assert BACKEND is not None
     folder = tmp_path_factory.mktemp("cluster") / "world"
     local = inputs(folder)
-    prefix = backend.upload(folder, f"world-{int(time.time())}")
+    prefix = BACKEND.upload(folder, f"world-{int(time.time())}")
     return World(folder, {role: path.replace(str(folder), prefix) for role, path in local.items()})

@@ -14,17 +14,11 @@ import pytest
 from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from tests.chart.helm import CHART, helm, only
-from tests.cluster.backend import BUCKET, NAMESPACE, SCHEDULING, TINY, Backend
+from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, SCHEDULING, TINY, on_cluster
 from tests.cluster.conftest import World
 
-BACKEND = Backend.named()
 RELEASE = "posttrain-test"
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("chart"),
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = on_cluster(3600, pytest.mark.xdist_group("chart"))
 KINDS = "configmap,serviceaccount,role,rolebinding,networkpolicy,job,pod,resourcequota,limitrange,persistentvolumeclaim"
 
 

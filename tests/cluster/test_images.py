@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.backend import Backend
+from tests.cluster.backend import BACKEND, on_cluster
 from tests.cluster.pods import core
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(900),
-]
+pytestmark = on_cluster(900)
 HELP = "python3 -m posttrain --help"
 # What must not be written, and what must not be compiled again with every pod that starts.
 FIXED = "! touch /opt/x 2>/dev/null && touch /tmp/x && test $(id -u) != 0"

@@ -17,14 +17,9 @@ from posttrain.recipes.compose import StepUse, compose
 from posttrain.recipes.loops import improve_recipe
 from posttrain.recipes.schema import Recipe
 from posttrain.worlds.countdown import build
-from tests.cluster.backend import BUCKET, SCHEDULING, Backend
+from tests.cluster.backend import BACKEND, BUCKET, SCHEDULING, on_cluster
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = on_cluster(3600)
 SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "examples/countdown/improve.yaml").read_text(encoding="utf-8"))
 SMALL = Scheduling(
     **SCHEDULING,

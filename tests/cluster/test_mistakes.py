@@ -18,19 +18,13 @@ from posttrain.kubeflow.connection import Connection, Server
 from posttrain.kubeflow.recurring import mark, marked
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import CHART, helm, only
-from tests.cluster.backend import SCHEDULING, Backend, said
+from tests.cluster.backend import BACKEND, SCHEDULING, on_cluster, said
 from tests.cluster.objects import apply, kubectl, listed
 from tests.kubeflow.server import serving
 
-BACKEND = Backend.named()
 NAMESPACE = RELEASE = f"posttrain-mistakes-{int(time.time())}"
 JOB = f"{RELEASE}-deploy"
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("mistakes"),
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(1800),
-]
+pytestmark = on_cluster(1800, pytest.mark.xdist_group("mistakes"))
 
 
 @pytest.fixture(scope="module")

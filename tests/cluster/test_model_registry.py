@@ -23,13 +23,12 @@ from posttrain.registry import open_registry
 from posttrain.registry import server as registry_server
 from posttrain.registry.server import Server
 from posttrain.taxonomy import Kind
-from tests.cluster.backend import BUCKET, SCHEDULING, Backend
+from tests.cluster.backend import BACKEND, BUCKET, SCHEDULING
 from tests.made import based, evaluated, prepared, problem
 from tests.registry.conftest import WHEN, decided, made
 from tests.tiny import tiny_policy
 
 SERVER = os.environ.get("POSTTRAIN_CLUSTER_MODEL_REGISTRY", "")
-BACKEND = Backend.named()
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not SERVER, reason="no Model Registry is named by POSTTRAIN_CLUSTER_MODEL_REGISTRY"),

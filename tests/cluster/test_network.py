@@ -21,17 +21,11 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import one, rendered
-from tests.cluster.backend import NAMESPACE, SCHEDULING, Backend
+from tests.cluster.backend import BACKEND, NAMESPACE, SCHEDULING, on_cluster
 from tests.cluster.objects import apply, kubectl, listed
 from tests.made import jsonl, problem
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("network"),
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(1800),
-]
+pytestmark = on_cluster(1800, pytest.mark.xdist_group("network"))
 HERE, THERE = (f"posttrain-network-{int(time.time())}-{name}" for name in ("here", "there"))
 OURS = {"app.kubernetes.io/part-of": "posttrain"}
 PORT = 8000

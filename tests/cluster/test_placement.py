@@ -17,18 +17,12 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import parse_recipe
 from tests.chart.helm import one, rendered
-from tests.cluster.backend import NAMESPACE, SCHEDULING, Backend, said
+from tests.cluster.backend import BACKEND, NAMESPACE, SCHEDULING, on_cluster, said
 from tests.cluster.objects import apply, kubectl, listed
 from tests.made import demo, jsonl
 from tests.tiny import tiny_policy
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.xdist_group("placement"),
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(1800),
-]
+pytestmark = on_cluster(1800, pytest.mark.xdist_group("placement"))
 RECIPE = """
 name: placed
 title: One stage with a model

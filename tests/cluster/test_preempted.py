@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 
 from tests.cluster import pods
-from tests.cluster.backend import BUCKET, NAMESPACE, Backend
+from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, on_cluster
 from tests.cluster.conftest import World
 from tests.cluster.kept import record, starter, wait_for_step
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = on_cluster(3600)
 NAME = "kept-sft"
 
 

@@ -13,15 +13,10 @@ from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.recipes.load import load_recipe
 from posttrain.registry import open_registry
-from tests.cluster.backend import BUCKET, OPEN, SCHEDULING, TINY, Backend
+from tests.cluster.backend import BACKEND, BUCKET, OPEN, SCHEDULING, TINY, on_cluster
 from tests.cluster.conftest import World
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = on_cluster(3600)
 
 
 @pytest.mark.parametrize(

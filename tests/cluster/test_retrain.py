@@ -18,16 +18,11 @@ from posttrain.kubeflow.recurring import mark, marked
 from posttrain.kubeflow.runs import submit
 from posttrain.kubeflow.webhook import VARIABLE
 from posttrain.registry import open_registry
-from tests.cluster.backend import BUCKET, NAMESPACE, OPEN, SCHEDULE, SCHEDULING, TINY, Backend
+from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, OPEN, SCHEDULE, SCHEDULING, TINY, Backend, on_cluster
 from tests.cluster.conftest import World
 from tests.cluster.pods import core
 
-BACKEND = Backend.named()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = on_cluster(3600)
 SHUT = {"gate": {"min_gain": 0.9}}
 RELEASE, NAME = "posttrain-nights", "nights-test"
 SECRET = f"posttrain-nights-{int(time.time())}"  # and the webhook's pod: what a test that died left does not matter

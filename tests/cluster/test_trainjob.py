@@ -6,7 +6,6 @@ Needs Kubeflow Trainer 2 and JobSet on the cluster; `trainer.sh` brings them. Ri
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -17,12 +16,10 @@ import pytest
 
 from tests.chart.helm import CHART, helm
 from tests.cluster import pods
-from tests.cluster.backend import BUCKET, Backend
+from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, on_cluster
 from tests.cluster.conftest import World
 from tests.cluster.kept import record, starter, wait_for_step
 
-BACKEND = Backend.named()
-NAMESPACE = os.environ.get("POSTTRAIN_CLUSTER_NAMESPACE", "kubeflow")
 RELEASE, NAME = "posttrain-nodes-test", "nodes-sft"
 OF_JOB = "jobset.sigs.k8s.io/jobset-name"
 RUNTIMES = {"ours": f"TrainingRuntime/{RELEASE}-nodes", "Trainer's own": "torch-distributed"}
@@ -33,15 +30,13 @@ def trainer() -> bool:
     return subprocess.run(asked, capture_output=True).returncode == 0
 
 
-pytestmark = [
-    pytest.mark.cluster,
+pytestmark = on_cluster(
+    3600,
     pytest.mark.xdist_group("trainjob"),
-    pytest.mark.skipif(BACKEND is None, reason="no cluster is named; see tests/cluster/backend.py"),
     pytest.mark.skipif(
         BACKEND is not None and not trainer(), reason="no Kubeflow Trainer; see tests/cluster/trainer.sh"
     ),
-    pytest.mark.timeout(3600),
-]
+)
 
 
 @pytest.fixture(scope="module")
