@@ -22,7 +22,7 @@ from posttrain.storage.references import hand_on
 
 # KFP has no lists of artifacts: the parents of a role that takes several are `evaluations_1 … evaluations_8`.
 _NUMBERED = re.compile(r"(.+)_\d+$")
-_NOT_SETTINGS = ("metrics", "page", "settings", "nodes")
+_NOT_SETTINGS = ("metrics", "page", "settings")
 
 
 def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
@@ -49,10 +49,11 @@ def run_task(name: str, arguments: Mapping[str, Any]) -> Record:
             parents.setdefault(role, []).extend(Path(each.path) for each in _listed(value))
         elif not role and key not in (stage.output, *_NOT_SETTINGS) and _is_set(key, value, stage):
             settings[key] = value
+    nodes = settings.pop("nodes", None) if stage.trains else None
     settings |= arguments.get("settings") or {}
     output, page = arguments[stage.output], arguments["page"]
     with answering(settings.get("name") or name):
-        record = _made(stage, parents, settings, Path(output.path), Path(page.path), arguments.get("nodes"))
+        record = _made(stage, parents, settings, Path(output.path), Path(page.path), nodes)
         uri = hand_on(Path(output.path), record)
     output.metadata.update(encode(record) | ({FILES_KEY: uri} if uri else {}))
     for metric, number in sorted(record.metrics.items()) if stage.measures else ():

@@ -12,7 +12,7 @@ from typing import Any
 from kfp import compiler, dsl
 from posttrain.components.catalogue import load_stage
 from posttrain.pipelines.compiler import docstring, load_component
-from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule
+from posttrain.pipelines.scheduling import Scheduling, checkpoints, in_loop, parameters, run_time, schedule, spread
 from posttrain.pipelines.signatures import NOTHING, Defaults, signed
 
 _TEXT: dict[str, tuple[Any, str]] = {
@@ -65,9 +65,11 @@ def _docstring() -> str:
 
 def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
     def task(stage: str, shown: str, where: dict[str, Any] = values, /, **arguments: Any) -> dsl.PipelineTask:
-        made = load_component(stage)(**checkpoints(load_stage(stage), where), **arguments)
+        declared = load_stage(stage)
+        arguments |= checkpoints(declared, where) | spread(declared, scheduling, where)
+        made = load_component(stage)(**arguments)
         made.set_display_name(shown)
-        schedule(made, load_stage(stage).image, scheduling, where)
+        schedule(made, declared, scheduling, where)
         return made
 
     base = task("base", "base_policy", uri=values["base"], name="base_policy")

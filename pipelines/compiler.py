@@ -129,10 +129,10 @@ def _build_tasks(recipe: Recipe, scheduling: Scheduling, values: dict[str, Any])
         spec = recipe.stages[name]
         with _conditions(spec, tasks):
             stage = load_stage(spec.use)
-            nodes = spread(stage, scheduling, values)
-            task = load_component(spec.use)(**_arguments(name, spec, recipe, tasks, values), **nodes)
+            arguments = _arguments(name, spec, recipe, tasks, values) | spread(stage, scheduling, values)
+            task = load_component(spec.use)(**arguments)
             task.set_display_name(name)
-            schedule(task, stage.image, scheduling, values, waits=bool(nodes))
+            schedule(task, stage, scheduling, values)
         tasks[name] = task
 
 

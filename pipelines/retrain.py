@@ -81,7 +81,7 @@ def _build(inner: Any, wanted: set[str], scheduling: Scheduling, values: dict[st
             **arguments,
         )
         made.set_display_name(shown)
-        schedule(made, load_stage(stage).image, scheduling, values)
+        schedule(made, load_stage(stage), scheduling, values)
         return made
 
     with dsl.ExitHandler(task("conclude", "conclusion", link=values["link"]), name="retraining"):

@@ -172,12 +172,12 @@ def checkpoints(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spread(stage: Stage[Any], scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The argument `nodes` of a training stage's component, where more nodes than one are to do the work.
+    """The argument `nodes` of a component that trains, or runs what does, where more nodes than one are to do it.
 
-    It says what the stage's own pod does not hold while it waits for them; all else they have as that pod has it.
+    It says what a training stage's own pod does not hold while it waits for them; all else they have as it has.
     Run-time parameters are put into its texts by KFP's launcher, so only such as hold no quotes can be among them.
     """
-    if scheduling.nodes == 1 or not issubclass(stage.settings, TrainSettings):
+    if scheduling.nodes == 1 or not (stage.trains or "nodes" in stage.settings.model_fields):
         return {}
     fixed = {"nodes", "runtime", "shared_memory", "scratch", "scratch_class", "labels"}
     asked = {name: f"{values[f'schedule_{name}']}" for name in ("gpu_type", "cpu", "memory")}
@@ -193,19 +193,14 @@ def in_loop(scheduling: Scheduling, values: Mapping[str, Any]) -> dict[str, Any]
     return {**values, **placement, **fixed}
 
 
-def schedule(
-    task: dsl.PipelineTask, image: str, scheduling: Scheduling, values: Mapping[str, Any], waits: bool = False
-) -> None:
-    """Apply everything to one task.
+def schedule(task: dsl.PipelineTask, stage: Stage[Any], scheduling: Scheduling, values: Mapping[str, Any]) -> None:
+    """Apply everything to one task of a stage; `values` are the pipeline's parameters by name.
 
-    Args:
-        image: "control", "train" or "sample", as the stage declares.
-        values: the pipeline's parameters by name.
-        waits: other pods do its work (`spread`), and it holds no more than it needs to wait.
+    Where other pods do its work (`spread`), it holds no more than it needs to wait.
     """
     # A pipeline's result depends on what lies behind its URIs, which KFP's cache key does not see.
     task.set_caching_options(False)
-    task.set_container_image(values[f"schedule_{image}_image"])
+    task.set_container_image(values[f"schedule_{stage.image}_image"])
     if scheduling.retries:
         budget = f"{_THIRTY_DAYS}s"
         task.set_retry(scheduling.retries, scheduling.retry_backoff, backoff_factor=2.0, backoff_max_duration=budget)
@@ -224,12 +219,12 @@ def schedule(
     if not scheduling.secret_optional:
         for secret in task.platform_config["kubernetes"]["secretAsEnv"]:
             del secret["optional"]  # false would be written, too, and an old backend refuses the field itself
-    if image == "train":
+    if stage.image == "train":
         # KFP tells a pod nothing of its run but by this annotation, and a tracked run is to be found by its name.
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.annotations['pipelines.kubeflow.org/run_name']")
-    if image != "control":
+    if stage.image != "control":
         _place_model(task, scheduling, values)
-        if not waits:
+        if scheduling.nodes == 1 or not stage.trains:
             _provide(task, scheduling, values)
 
 

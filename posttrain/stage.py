@@ -29,7 +29,7 @@ from posttrain.progress import Progress, Silence
 from posttrain.settings import AnySettings, parse_settings
 from posttrain.storage.references import check_store, obtain
 from posttrain.taxonomy import METHODS, Kind
-from posttrain.training.settings import CHECKPOINT_SETTINGS
+from posttrain.training.settings import CHECKPOINT_SETTINGS, TrainSettings
 
 IMAGE_VARIABLE = "POSTTRAIN_IMAGE"
 # Settings that a record says elsewhere, or that change nothing of what is made.
@@ -139,6 +139,11 @@ class Stage(Generic[AnySettings]):
     outside: bool = False  # it reads or changes what lies outside its parents: its settings do not say what it makes
     foreign: Mapping[str, str] = field(default_factory=dict)  # a parent that it never takes → what to do instead
     contract: int = 1  # raised when its training changes so that older checkpoints no longer lead to the same end
+
+    @property
+    def trains(self) -> bool:
+        """Whether its work can be shared by processes and nodes, and kept on the way."""
+        return issubclass(self.settings, TrainSettings)
 
     def kind_of(self, settings: AnySettings) -> Kind:
         """The kind of artifact that these settings lead to."""

@@ -23,6 +23,7 @@ def follow(
     checkpoint_uri: str = "",
     checkpoint_steps: int = 0,
     checkpoint_seconds: float = 600.0,
+    nodes: dict = {},
     on_undecided: str = "stop",
     on_failure: str = "fail",
     settings: dict = {},
@@ -45,6 +46,7 @@ def follow(
         checkpoint_uri: Where its training stages are kept while they train (s3://…), to go on from; empty is nowhere.
         checkpoint_steps: Optimizer steps between checkpoints; 0 is by time.
         checkpoint_seconds: Seconds between checkpoints, where not by steps.
+        nodes: Where TrainJobs do the work of its training stages, and with what; {} is in this pod.
         on_undecided: Where the recommendation is undecided: stop, or lean (take the likelier branch).
         on_failure: Where a step cannot be taken: fail, or hand_on (the policy as it is, and say why).
         settings: Any other setting of the stage, by name; wins over the parameters above.

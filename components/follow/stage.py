@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from pydantic import Field
 
 from posttrain.artifacts.artifact import Artifact
 from posttrain.artifacts.contracts import size_of
+from posttrain.artifacts.record import Record
 from posttrain.diagnosis.recommend import NEXT_FILE, read_recommendation
 from posttrain.errors import USER_ERROR, ConfigError, ContractError, PosttrainError
 from posttrain.progress import Progress
@@ -24,7 +27,7 @@ from posttrain.recipes.execute import SHARED_SETTINGS, last_policy, needed_for, 
 from posttrain.recipes.load import check_recipe, load_recipe, parse_recipe
 from posttrain.recipes.schema import Recipe
 from posttrain.settings import Settings
-from posttrain.stage import Parents, ParentSpec, Stage, Work
+from posttrain.stage import Parents, ParentSpec, Stage, Work, execute
 from posttrain.taxonomy import Kind
 
 
@@ -41,6 +44,9 @@ class FollowSettings(Settings):
     checkpoint_uri: str = Field(default="", description="where its training stages are kept; empty = nowhere")
     checkpoint_steps: int = Field(default=0, ge=0, description="optimizer steps between checkpoints; 0 = by time")
     checkpoint_seconds: float = Field(default=600.0, gt=0, description="seconds between them, where not by steps")
+    nodes: dict[str, Any] = Field(
+        default_factory=dict, description="how many nodes its training stages get, as TrainJobs, and what each is given"
+    )
     on_undecided: Literal["stop", "lean"] = Field(
         default="stop", description="where the recommendation is undecided: stop, or take the likelier branch"
     )
@@ -137,6 +143,7 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
                 given=given(recipe, parents),
                 on_stage=lambda name, done, total: progress.update(done, total, name),
                 checkpoints=settings.model_dump(include=set(SHARED_SETTINGS)),
+                train=_trainer(settings),
             )
         except PosttrainError as error:
             # A fault that a retry may mend is left to the retry.
@@ -148,6 +155,15 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
         shutil.copytree(made.path, out, dirs_exist_ok=True)
         ran = [record for record in made.record.family().values() if record.name in recipe.stages]
     return Work(made=made.record, blocks=followed_blocks(recipe, ran))
+
+
+def _trainer(settings: FollowSettings) -> Callable[..., Record]:
+    """What runs the recipe's training stages."""
+    if not settings.nodes:
+        return execute
+    from posttrain.kubeflow.nodes import execute_on_nodes
+
+    return partial(execute_on_nodes, nodes=settings.nodes)
 
 
 def _handed_on(base: Artifact, out: Path, why: str = "") -> Work:

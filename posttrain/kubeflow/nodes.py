@@ -21,18 +21,19 @@ from posttrain.progress import Progress
 from posttrain.settings import parse_settings, validated
 from posttrain.stage import Stage, checked, execute
 from posttrain.storage import read_text
-from posttrain.storage.references import STORE_VARIABLE, put_below, store, take
+from posttrain.storage.references import STORE_VARIABLE, content_of, put_below, store, take
 from posttrain.storage.store import open_store
 from posttrain.taxonomy import Kind
 from posttrain.training import keeping
 from posttrain.training.tracking import RUN_VARIABLE
 from posttrain.training.trainjob import Placement, train_job
 
-_RUN_LABEL = "pipeline/runid"
+_NODE_NAME = "workflows.argoproj.io/node-name"
+_TRY = re.compile(r"\(\d+\)$")
 _FOLDER = "trainjobs"
 _MAIN = "main"  # Argo's name for the container that is not its own
 _OF_THE_POD = re.compile(r"(ARGO|KFP|METADATA)_|GODEBUG$")  # variables that say what Argo and KFP tell this pod
-_RESULT, _PAGE = "result", "page.html"
+_RESULT, _PAGE, _PARENTS = "result", "page.html", "parents"
 
 
 def execute_on_nodes(
@@ -63,35 +64,41 @@ def execute_on_nodes(
         checked(stage, parents, settings, out)  # before anybody waits for a GPU; the nodes check what lies elsewhere
     chosen = parse_settings(stage.settings, settings, stage.name)
     keeping.check_place(chosen)  # marks it as one for checkpoints, beside which other things may lie then
-    place = _place(settings, nodes)
-    uris = {role: [put_below(f"{place}/parents", *each) for each in pairs] for role, pairs in records.items()}
-
-    cluster = here()
+    shared, cluster = _place(settings, nodes), here()
     pod = cluster.this_pod()
-    run = pod["metadata"]["labels"].get(_RUN_LABEL, pod["metadata"]["name"])
-    name = job_name(chosen.name or stage.name, run, [stage.name, uris, settings])
-    result, progress = f"{place}/{name}/{_RESULT}", Progress(chosen.name or stage.name)
+    work = {role: [content_of(record) for _, record in pairs] for role, pairs in records.items()}
+    name = job_name(chosen.name or stage.name, task_of(pod), [stage.name, work, settings])
+    place, progress = f"{shared}/{name}", Progress(chosen.name or stage.name)
+    result = f"{place}/{_RESULT}"
     progress.event("start")
     if read_text(f"{result}/{RECORD_FILE}") is None:
-        placement, shown = placement_of(pod, nodes), f"{place}/{name}/{_PAGE}"
+        uris = {role: [put_below(f"{place}/{_PARENTS}", *each) for each in pairs] for role, pairs in records.items()}
+        placement, shown = placement_of(pod, nodes), f"{place}/{_PAGE}"
         owners = [owner_of(pod)]
         made = train_job(
             name, cluster.namespace, stage, uris, settings, result, placement, page=shown, once=True, owners=owners
         )
         run_job(cluster, made, progress)
-    record = _taken(f"{place}/{name}", stage.kind_of(chosen), out, page, progress)
+    record = _taken(place, stage.kind_of(chosen), out, page, progress)
     progress.event("done", seconds=record.seconds, metrics=record.metrics)
     return record
 
 
-def job_name(stage: str, run: str, work: Any) -> str:
+def task_of(pod: Mapping[str, Any]) -> str:
+    """Which task of which run a pod is a try of: Argo's name for it, without the try's number."""
+    metadata = pod["metadata"]
+    return _TRY.sub("", metadata.get("annotations", {}).get(_NODE_NAME) or metadata["name"])
+
+
+def job_name(stage: str, task: str, work: Any) -> str:
     """The name of a TrainJob: the same for each try of a task, another for each task of each run.
 
     Args:
-        work: what it is to do, JSON-encodable.
+        task: see `task_of`.
+        work: what it is to do, JSON-encodable: a task that follows a recipe has several stages.
     """
     words = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
-    return f"{words[:32].rstrip('-') or 'stage'}-{digest_value([run, work])[:12]}".lstrip("0123456789-")
+    return f"{words[:32].rstrip('-') or 'stage'}-{digest_value([task, work])[:12]}".lstrip("0123456789-")
 
 
 def placement_of(pod: Mapping[str, Any], nodes: Mapping[str, Any]) -> Placement:
@@ -160,10 +167,11 @@ def _taken(place: str, kind: Kind, out: Path, page: Path, progress: Progress) ->
     record = take(f"{place}/{_RESULT}", kind, out)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(read_text(f"{place}/{_PAGE}") or "", encoding="utf-8")
-    if not by_reference(out, record):  # it is here: the copy there would stay for ever
-        below = open_store(place)
-        try:
-            below.delete([entry.name for entry in below.list()])
-        except StorageError as error:
-            progress.say(f"{place}: not removed ({error})")
+    # What nobody reads any more would stay for ever; of a result by reference these are the only files.
+    kept, below = by_reference(out, record), open_store(place)
+    try:
+        names = [entry.name for entry in below.list()]
+        below.delete([name for name in names if not (kept and name.startswith(f"{_RESULT}/"))])
+    except StorageError as error:
+        progress.say(f"{place}: not removed ({error})")
     return record

@@ -72,6 +72,7 @@ def run_stages(
     given: Mapping[str, Path] | None = None,
     on_stage: Callable[[str, int, int], None] | None = None,
     checkpoints: Mapping[str, Any] | None = None,
+    train: Callable[..., Record] = execute,
 ) -> dict[str, Path]:
     """Run a recipe; each stage's artifact is at `directory`/stage, its page at `directory`/stage.html.
 
@@ -84,6 +85,7 @@ def run_stages(
         given: artifacts that stand in for stages, by the stage's name.
         on_stage: called with (name, stages done, stages in all) before each stage.
         checkpoints: settings of every stage that keeps checkpoints; a stage's own win.
+        train: what runs the training stages, in place of `execute`.
 
     Returns:
         stage → path of its artifact.
@@ -105,7 +107,8 @@ def run_stages(
             shared = checkpoints if checkpoints and keeps_checkpoints(stage) else {}
             settings = {**shared, "name": name, "role": spec.role, **_settings(name, spec, recipe, inputs)}
             parents = {role: [paths[parent] for parent in as_list(value)] for role, value in spec.parents.items()}
-            execute(stage, parents, settings, paths[name], directory / f"{name}.html")
+            run = train if stage.trains else execute
+            run(stage, parents, settings, paths[name], directory / f"{name}.html")
     return paths
 
 

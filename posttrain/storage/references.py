@@ -153,12 +153,15 @@ def put_below(place: str, directory: Path, record: Record) -> str:
     """
     if by_reference(directory, record):
         return reference_at(directory).uri
-    # The record's id and every file, logs too: who finds it finds these bytes, and a record that says the same of them.
-    content = digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])
-    uri = f"{place}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content[:16]}"
+    uri = f"{place}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content_of(record)[:16]}"
     if read_text(f"{uri}/{RECORD_FILE}") is None:
         publish(directory, uri)
     return uri
+
+
+def content_of(record: Record) -> str:
+    """A digest of every file, logs too, and the record's id: who finds it finds these bytes, recorded the same way."""
+    return digest_value([record.id, {name: entry.sha256 for name, entry in record.files.items()}])
 
 
 def take(uri: str, kind: Kind, directory: Path) -> Record:

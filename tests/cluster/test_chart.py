@@ -29,12 +29,13 @@ def server() -> Server:
 
 
 @pytest.fixture(scope="module")
-def values(world: World) -> dict[str, Any]:
+def values(world: World, network: dict[str, Any]) -> dict[str, Any]:
     assert BACKEND is not None
     given = {role: world.uris[role] for role in ("base", "problems", "held_out", "demos")}
     tiny = {room: TINY[room] for room in ("sft", "rollout", "evaluate")}
     return {
         "images": BACKEND.images(),
+        "networkPolicy": network,
         "pipelines": only(tiny={"recipe": "sft-replay", "settings": tiny}),
         "defaults": {"schedule_gpu_count": "0", "registry": f"s3://{BUCKET}/registry-{int(time.time())}"},
         "scheduling": SCHEDULING,

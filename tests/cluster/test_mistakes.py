@@ -34,6 +34,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "images": BACKEND.images(),
         "pipelines": only(**{RELEASE: {"recipe": "sft-replay"}}),
         "scheduling": SCHEDULING,
+        "networkPolicy": {"enabled": False},  # a policy would hide what a wrong server answers
         "deploy": {"backoffLimit": 0, "patienceSeconds": 3, "activeDeadlineSeconds": 120},
     }
     file = tmp_path_factory.mktemp("mistakes") / "values.json"

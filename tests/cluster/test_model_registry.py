@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kfp import compiler, dsl
+from posttrain.components.catalogue import load_stage
 from posttrain.components.gate import gate
 from posttrain.components.recall import recall
 from posttrain.components.register import register
@@ -125,7 +126,7 @@ def _pipeline(place: str, registry: str, model: str) -> Any:
         values = dict(locals())
 
         def task(made: Any) -> Any:
-            schedule(made, "control", Scheduling(**SCHEDULING), values)
+            schedule(made, load_stage("register"), Scheduling(**SCHEDULING), values)
             return made
 
         def recalled(name: str, kind: str) -> Any:

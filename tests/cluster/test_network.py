@@ -54,41 +54,12 @@ def pod(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
 
 
-def policy(namespace: str) -> dict[str, Any]:
+def policy(namespace: str, network: dict[str, Any]) -> dict[str, Any]:
     """The chart's, told where this cluster's services are."""
-    assert BACKEND is not None
-    s3 = urlsplit(BACKEND.s3)
-    given = {
-        "kubeflow": {"namespace": NAMESPACE},
-        "networkPolicy": {
-            "dns": {"cidrs": [f"{nameserver()}/32"]},
-            "storage": {"cidrs": [f"{s3.hostname}/32"], "ports": [s3.port or 443]},
-            "extraEgress": outside(),
-        },
-    }
+    given = {"kubeflow": {"namespace": NAMESPACE}, "networkPolicy": network}
     made = one(rendered(given), "NetworkPolicy", "stages")
     made["metadata"] |= {"namespace": namespace, "name": "posttrain-network-test"}
     return made
-
-
-def nameserver() -> str:
-    """Whom pods ask for names, as kubelet tells them."""
-    lines = kubectl("exec", "-n", THERE, "stranger", "--", "cat", "/etc/resolv.conf").splitlines()
-    return next(line.split()[1] for line in lines if line.startswith("nameserver"))
-
-
-def outside() -> list[dict[str, Any]]:
-    """Ways to those of Kubeflow's services that are no pods, but addresses outside of its namespace."""
-    return [
-        {
-            "to": [{"ipBlock": {"cidr": f"{address}/32"}} for address in endpoint["addresses"]],
-            "ports": [{"port": port["port"], "protocol": "TCP"} for port in each["ports"]],
-        }
-        for each in listed("endpointslices", NAMESPACE)
-        if each["metadata"]["name"].startswith("metadata-grpc")
-        for endpoint in each["endpoints"] or []
-        if "targetRef" not in endpoint
-    ]
 
 
 def reached(namespace: str, name: str, targets: dict[str, tuple[str, int]]) -> set[str]:
@@ -98,7 +69,7 @@ def reached(namespace: str, name: str, targets: dict[str, tuple[str, int]]) -> s
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[dict[str, str]]:
+def world(network: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Two namespaces with pods; the policy in one. Addresses by pod."""
     try:
         for name in (HERE, THERE):
@@ -108,7 +79,7 @@ def world() -> Iterator[dict[str, str]]:
         apply(*there, *ours)
         for name in (HERE, THERE):
             kubectl("wait", "-n", name, "--for=condition=Ready", "pod", "--all", "--timeout=300s")
-        apply(policy(HERE))
+        apply(policy(HERE, network))
         nothing = {"podSelector": {"matchLabels": {"quarantined": "yes"}}, "policyTypes": ["Egress"]}
         meta = {"name": "nothing", "namespace": THERE}
         apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": nothing})
@@ -165,7 +136,7 @@ def test_nothing_else_reaches_a_stage(world: dict[str, str]) -> None:
     assert reached(HERE, "neighbour", stage) == reached(THERE, "stranger", stage) == set()
 
 
-def test_a_run_ends_well_behind_the_policy(world: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_ends_well_behind_the_policy(world: dict[str, str], network: dict[str, Any], tmp_path: Path) -> None:
     assert BACKEND is not None
     recipe = parse_recipe(
         """
@@ -181,7 +152,7 @@ def test_a_run_ends_well_behind_the_policy(world: dict[str, str], tmp_path: Path
     compile_recipe(recipe, tmp_path / "p.yaml", Scheduling(**SCHEDULING))
     jsonl(tmp_path / "data" / "problems.jsonl", [problem(number) for number in range(5)])
     given = {"problems": f"{BACKEND.upload(tmp_path / 'data', f'network-{int(time.time())}')}/problems.jsonl"}
-    apply(policy(NAMESPACE))
+    apply(policy(NAMESPACE, network))
     try:
         state, tasks = BACKEND.run(tmp_path / "p.yaml", given, "behind-policy", timeout=900)
     finally:

@@ -10,15 +10,18 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from posttrain.pipelines.ablation import compile_ablation
+from posttrain.pipelines.scheduling import Scheduling
 
 from tests.chart.helm import CHART, helm
 from tests.cluster import pods
-from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, on_cluster
+from tests.cluster.backend import BACKEND, BUCKET, NAMESPACE, SCHEDULING, TINY, on_cluster
 from tests.cluster.conftest import World
-from tests.cluster.kept import record, starter, wait_for_step
+from tests.cluster.kept import RECIPE, record, starter, wait_for_step
 
 RELEASE, NAME = "posttrain-nodes-test", "nodes-sft"
 OF_JOB = "jobset.sigs.k8s.io/jobset-name"
@@ -140,3 +143,24 @@ def test_who_ends_the_task_ends_the_job(end: str, start: Callable[..., str], pre
         pods.delete_at_once(stage)
     job, pods_too = gone_within(120, nodes[0], "trainjobs"), gone_within(240, nodes[0])
     print(json.dumps({"end": end, "job_gone": round(job, 1), "pods_gone": round(job + pods_too, 1)}))
+
+
+def test_the_same_candidate_twice_has_jobs_of_its_own_twice(account: str, world: World, tmp_path: Path) -> None:
+    """What follows a recipe has its stages trained by nodes, in the branches of a loop at the same time."""
+    assert BACKEND is not None
+    none = {"gpu_count": "0", "gpu_type": "nvidia.com/gpu", "memory": "0", "cpu": "0"}
+    settled = Scheduling(**SCHEDULING, nodes=2, runtime=RUNTIMES["ours"], loop_resources=none)
+    compile_ablation(tmp_path / "ablation.yaml", settled)
+    recipe = RECIPE.replace("NAME", NAME).replace("STEPS", "20").replace("EVERY", "10")
+    arguments = {
+        **{name: world.uris[name] for name in ("base", "demos", "problems", "held_out")},
+        "candidates": [{"label": label, "recipe": recipe} for label in ("one", "another")],
+        "settings_evaluation": TINY["evaluate"],
+        "checkpoint_uri": f"s3://{BUCKET}/checkpoints-{time.time_ns()}",
+    }
+    run = BACKEND.start(tmp_path / "ablation.yaml", arguments, "ablation-on-nodes", account)
+    assert BACKEND.ended(run)[0] == "SUCCEEDED"
+    of_run = pods.core().list_namespaced_pod(NAMESPACE, label_selector=f"pipeline/runid={run}").items
+    found = [re.findall(r"TrainJob (\S+): 2 nodes", log(pod)) for pod in of_run]
+    assert sorted(len(jobs) for jobs in found if jobs) == [1, 1]
+    assert len({job for jobs in found for job in jobs}) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from posttrain.artifacts.record import Record, by_reference, read_record
 from posttrain.cli.worker import run_worker
 from posttrain.errors import ConfigError, ContractError
 from posttrain.kubeflow import nodes, trainjobs
-from posttrain.kubeflow.nodes import execute_on_nodes, job_name, placement_of
+from posttrain.kubeflow.nodes import execute_on_nodes, job_name, placement_of, task_of
 from posttrain.stage import execute
 from posttrain.storage.references import INLINE_VARIABLE, STORE_VARIABLE, hand_on
 from tests.kubeflow.kubernetes import Held, kubernetes
@@ -77,11 +78,21 @@ def test_what_nodes_are_told_is_checked() -> None:
 
 
 def test_a_job_has_one_name_in_all_tries_of_a_task_and_in_no_other() -> None:
-    name = job_name("sft_policy", "run-1", [{"a": 1}])
-    assert name == job_name("sft_policy", "run-1", [{"a": 1}])
-    assert len({name, job_name("sft_policy", "run-2", [{"a": 1}]), job_name("sft_policy", "run-1", [{"a": 2}])}) == 3
+    name = job_name("sft_policy", tried("run-1.sft", 0), [{"a": 1}])
+    assert name == job_name("sft_policy", tried("run-1.sft", 1), [{"a": 1}])
+    others = [
+        job_name("sft_policy", tried("run-1.sft", 0), [{"a": 2}]),
+        job_name("sft_policy", tried("run-1.loop(0:0).sft", 0), [{"a": 1}]),
+        job_name("sft_policy", tried("run-1.loop(1:1).sft", 0), [{"a": 1}]),
+        job_name("sft_policy", task_of(POD), [{"a": 1}]),
+    ]
+    assert len({name, *others}) == 5
     for stage in ("sft_policy", "9", "Überlang" * 20):
         assert nodes.train_job.__globals__["_NAME"].fullmatch(job_name(stage, "r", 1))
+
+
+def tried(task: str, number: int) -> str:
+    return task_of({"metadata": {"annotations": {"workflows.argoproj.io/node-name": f"{task}({number})"}}})
 
 
 @pytest.fixture
@@ -127,9 +138,7 @@ def test_the_result_is_what_this_pod_would_have_made(
     [job] = there.created
     assert job["metadata"]["ownerReferences"] == [nodes.owner_of(POD)]
     assert there.jobs == {}
-    left = {path.name.partition("-")[0] for path in (tmp_path / "kept" / "trainjobs" / "parents").iterdir()}
-    assert left == {"base", "prepare"}
-    assert [path.name for path in (tmp_path / "kept" / "trainjobs").rglob("posttrain.json") if "sft" in str(path)] == []
+    assert [path for path in (tmp_path / "kept" / "trainjobs").rglob("*") if path.is_file()] == []
 
 
 def test_a_large_result_is_handed_on_where_it_lies_and_found_by_the_next_try(
@@ -143,6 +152,32 @@ def test_a_large_result_is_handed_on_where_it_lies_and_found_by_the_next_try(
     (tmp_path / "out").rename(tmp_path / "earlier")
     assert spread(parents, tmp_path).id == made.id
     assert len(there.created) == 1
+    left = {path.parent.name for path in (tmp_path / "store" / "trainjobs").rglob("posttrain.json")}
+    assert left == {"result"}
+
+
+def test_of_a_recipe_that_is_followed_the_training_stages_are_done_by_nodes(
+    there: Held, parents: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    there.story *= 2
+    brief = f"with: {json.dumps(BRIEF)}"
+    recipe = f"""
+name: twice
+title: Twice
+inputs: {{base: {{help: The policy.}}, demos: {{help: Demonstrations.}}}}
+stages:
+  start: {{use: base, with: {{uri: "${{base}}"}}}}
+  rows: {{use: prepare, with: {{uri: "${{demos}}", kind: trajectories}}}}
+  first: {{use: sft, parents: {{init: start, data: rows}}, {brief}}}
+  second: {{use: sft, parents: {{init: first, data: rows}}, {brief}}}
+"""
+    given = {"recipe": recipe, "demos": f"{parents['data'][0]}.jsonl", "checkpoint_uri": str(tmp_path / "kept")}
+    base = {"base": parents["init"]}
+    here = execute(load_stage("follow"), base, given, tmp_path / "here")
+    made = execute(load_stage("follow"), base, {**given, "nodes": GIVEN}, tmp_path / "out")
+    assert (made.name, made.digest) == ("second", here.digest)
+    first, second = (job["metadata"]["name"] for job in there.created)
+    assert (first.partition("-")[0], second.partition("-")[0], there.jobs) == ("first", "second", {})
 
 
 def test_mistakes_are_found_before_a_job_is_made(there: Held, parents: dict[str, list[Path]], tmp_path: Path) -> None:

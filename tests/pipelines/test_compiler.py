@@ -10,13 +10,12 @@ import yaml
 from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.ablation import compile_ablation
 from posttrain.pipelines.compiler import compile_recipe
-from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME
+from posttrain.pipelines.scheduling import CHECKPOINTS, RUN_TIME, Scheduling
 
 from posttrain import __version__
 from posttrain.recipes.load import load_recipe, named_recipes, parse_recipe
 from posttrain.recipes.loops import diagnose_recipe, improve_recipe
 from posttrain.recipes.schema import as_list
-from posttrain.training.settings import TrainSettings
 from tests.pipelines.compiled import SMALL, Compiled, origin
 
 pytestmark = pytest.mark.xdist_group("kfp")
@@ -70,7 +69,7 @@ def test_where_checkpoints_go_reaches_every_stage_that_trains_and_no_other(compi
         given = task["inputs"]["parameters"].keys() & CHECKPOINTS.keys()
         assert {key: origin(task, key) for key in given} == {key: key for key in given}
         told[name] = given
-    trains = {name for name in compiled.recipe.stages if issubclass(compiled.stage(name).settings, TrainSettings)}
+    trains = {name for name in compiled.recipe.stages if compiled.stage(name).trains}
     assert trains
     assert {name: keys for name, keys in told.items() if keys} == {name: CHECKPOINTS.keys() for name in trains}
 
@@ -78,16 +77,21 @@ def test_where_checkpoints_go_reaches_every_stage_that_trains_and_no_other(compi
 @pytest.mark.parametrize(("name", "stages"), [("improve", ["follow"]), ("diagnose", []), ("ablation", ["follow"])])
 def test_a_pipeline_that_chooses_its_stages_tells_the_pod_that_runs_them(name, stages, tmp_path):
     file = tmp_path / "pipeline.yaml"
+    two = Scheduling(nodes=2)
     if name == "ablation":
-        compile_ablation(file)
+        compile_ablation(file, two)
     else:
-        compile_recipe(improve_recipe(2) if name == "improve" else diagnose_recipe(), file)
+        compile_recipe(improve_recipe(2) if name == "improve" else diagnose_recipe(), file, two)
     spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
     tasks = [task for dag in dags for task in dag["tasks"].values() if "executorLabel" in component(spec, task)]
     told = [task for task in tasks if "checkpoint_uri" in task["inputs"]["parameters"]]
     assert {re.sub(r"-\d+$", "", task["componentRef"]["name"]) for task in told} == {f"comp-{s}" for s in stages}
     assert all(origin(task, key) == key for task in told for key in CHECKPOINTS)
+    assert [task for task in tasks if "nodes" in task["inputs"]["parameters"]] == told
+    for task in told:  # it samples between the stages that other pods train
+        executor = spec["deploymentSpec"]["executors"][component(spec, task)["executorLabel"]]
+        assert "accelerator" in executor["container"]["resources"]
     assert bool(spec["root"]["inputDefinitions"]["parameters"].keys() & CHECKPOINTS.keys()) is bool(stages)
 
 
