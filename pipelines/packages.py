@@ -49,7 +49,9 @@ def compile_named(
     Raises:
         ConfigError: no such recipe, or a change or default does not fit it.
     """
-    if name == "ablation" and not retrain:
+    if name == "ablation" and retrain:
+        raise ConfigError("ablation compares recipes and registers none, so there is nothing to repeat; take a recipe")
+    if name == "ablation":
         compile_ablation(path, scheduling, defaults, called)
         return ABLATION
     if name == RETRAIN:

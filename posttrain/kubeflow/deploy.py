@@ -6,7 +6,7 @@ half-way is mended by looking again.
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from posttrain.kubeflow.connection import Server
-from posttrain.kubeflow.deployment import Deployment, Package, Schedule, checked, spec_of
+from posttrain.kubeflow.deployment import Deployment, Package, Schedule, checked, whole_of
 from posttrain.kubeflow.recurring import Change, mark, marked, remove, upsert
 
-_DIFF = 40  # lines of a pipeline's difference that are shown
+_DIFF = 40  # places in which a pipeline differs that are shown
+_LONG = 60  # characters of a value, as of a component's code
+_NOTHING = object()
 
 
 class Deployer:
@@ -63,7 +63,7 @@ class Deployer:
         newest = versions[0] if versions else None
         if newest and _is_of(newest.display_name, package.version):
             return Change("pipeline", package.name, "same", (newest.display_name,))
-        difference = _difference(spec_of(newest), package) if newest else ()
+        difference = _difference(whole_of(newest), package.whole) if newest else ()
         name = _unused(package.version, {version.display_name for version in versions})
         if not self._dry:
             if there is None:
@@ -108,23 +108,28 @@ def _unused(version: str, names: set[str]) -> str:
     return name
 
 
-def _difference(old: Mapping[str, Any], package: Package) -> tuple[str, ...]:
-    """The lines in which two pipelines differ, the first of them."""
-    before, after = _lines(old), _lines(package.spec)
-    lines = [line for line in difflib.unified_diff(before, after, n=0, lineterm="")][2:]
-    lines = [line for line in lines if not line.startswith("@@")]
-    more = (f"… and {len(lines) - _DIFF} lines more",) if len(lines) > _DIFF else ()
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where two pipelines differ, the first of the places."""
+    lines = [*_differences("", old, new)]
+    more = (f"… and {len(lines) - _DIFF} more",) if len(lines) > _DIFF else ()
     return (*lines[:_DIFF], *more)
 
 
-def _lines(spec: Any) -> list[str]:
-    return yaml.safe_dump(_plain(spec), sort_keys=True).splitlines()
+def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key, _NOTHING), new.get(key, _NOTHING))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from _differences(f"{path}[{number}]", *pair)
+    elif old is _NOTHING:
+        yield f"+ {path}: {_shown(new)}"
+    elif new is _NOTHING:
+        yield f"- {path}: {_shown(old)}"
+    elif old != new:  # 3.0, which KFP's compiler writes, is 3, which its server says
+        yield f"~ {path}: {_shown(old)} → {_shown(new)}"
 
 
-def _plain(value: Any) -> Any:
-    """With whole numbers as such: KFP's compiler writes 3.0 where its server says 3."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(text)} characters)"

@@ -124,6 +124,16 @@ class Package:
         """The pipeline."""
         return self.documents[0]
 
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The pipeline, and beside it what concerns Kubernetes."""
+        return {key: value for document in self.documents for key, value in document.items()}
+
+
+def whole_of(version: Any) -> dict[str, Any]:
+    """What `Package.whole` is, of a version on a server."""
+    return {**spec_of(version), **(version.pipeline_spec or {}).get("platform_spec", {})}
+
 
 def spec_of(version: Any) -> Mapping[str, Any]:
     """The pipeline of a version on a server, which wraps one that has settings for Kubernetes."""

@@ -100,7 +100,10 @@ class Handler(BaseHTTPRequestHandler):
         parts = url.path.removeprefix("/apis/v2beta1/").split("/")
         if parts[:2] == ["pipelines", "upload_version"]:
             package = re.search(rb"\r\n\r\n(.*)\r\n--", body, re.S)
-            spec = next(iter(yaml.safe_load_all(package[1]))) if package else None
+            documents = [*yaml.safe_load_all(package[1])] if package else [None]
+            spec = (
+                dict(zip(("pipeline_spec", "platform_spec"), documents, strict=True)) if documents[1:] else documents[0]
+            )
             made = {"pipeline_id": query["pipelineid"], "display_name": query["name"], "pipeline_spec": spec}
             return self._made("versions", "pipeline_version_id", made, unique=True)
         if len(parts) > 2 and parts[2] == "versions":

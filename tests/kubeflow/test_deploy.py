@@ -75,8 +75,29 @@ def test_a_dry_run_says_what_differs_and_changes_nothing(there: tuple[Server, Ke
         "weekly": "create",
         "nightly": "delete",
     }
-    assert {"-  dag: one", "+  dag: two"} <= set(changes["improve"].details)
+    assert '~ root.dag: "one" → "two"' in changes["improve"].details
     assert {asked.split()[0] for asked in kept.asked} == {"GET"}
+
+
+def test_what_differs_is_named_by_where_it_is(there: tuple[Server, Kept]) -> None:
+    tasks = {"sft": {"steps": 3.0, "code": "a" * 90}, "old": {}}
+    changed = {"sft": {"steps": 3, "code": "b" * 90}, "new": {"after": ["sft"]}}
+    limits = {"platforms": {"kubernetes": {"sft": {"deadline": "60"}}}}
+    longer = {"platforms": {"kubernetes": {"sft": {"deadline": "90"}}}}
+    server, _ = there
+    apply(server, wanted(), of(tasks, limits))
+    [change] = Deployer(server, wanted(), [of(changed, longer)], dry=True).apply()
+    assert change.details[1:] == (
+        '~ platforms.kubernetes.sft.deadline: "60" → "90"',
+        '+ root.dag.new: {"after": ["sft"]}',
+        "- root.dag.old: {}",
+        f'~ root.dag.sft.code: "{"a" * 59}… (92 characters) → "{"b" * 59}… (92 characters)',
+    )
+
+
+def of(tasks: dict[str, Any], platforms: dict[str, Any]) -> Package:
+    spec = {"pipelineInfo": {"name": "improve"}, "root": {"dag": tasks}}
+    return Package("improve", "Improves", yaml.safe_dump_all([spec, platforms]))
 
 
 def test_content_that_returns_becomes_the_newest_again(there: tuple[Server, Kept]) -> None:

@@ -55,6 +55,10 @@ def test_defaults_reach_the_form_of_every_pipeline_that_has_the_parameter() -> N
     ("deployment", "complaint"),
     [
         ({"pipelines": {"sft-repaly": {}}}, "pipelines.sft-repaly: no recipe is called 'sft-repaly'"),
+        (
+            {"pipelines": {"ablation": {"retrain": True}}},
+            "pipelines.ablation: ablation compares recipes and registers none",
+        ),
         ({"pipelines": {"diagnose": {"defaults": {"bese": "x"}}}}, "no parameter 'bese'; did you mean 'base'?"),
         ({"pipelines": {"diagnose": {"defaults": {"schedule_gpu_count": 8}}}}, "is int instead of str; quote it"),
         ({"pipelines": {"diagnose": {"settings": {"sft": {}}}}}, "diagnose has no stage 'sft'"),
