@@ -103,6 +103,7 @@ def _build(scheduling: Scheduling, values: dict[str, Any]) -> None:
             held_out=held_out.outputs["data"],
             teacher=teacher.outputs["policy"],
             recipe=candidate.recipe,
+            name=candidate.label,
             demos=values["demos"],
             preferences=values["preferences"],
             stage_settings=values["settings_stages"],

@@ -28,6 +28,7 @@ from posttrain.recipes.load import check_recipe, load_recipe, parse_recipe
 from posttrain.recipes.schema import Recipe
 from posttrain.settings import Settings
 from posttrain.stage import Parents, ParentSpec, Stage, Work, execute
+from posttrain.storage.uris import segment
 from posttrain.taxonomy import Kind
 
 
@@ -142,7 +143,7 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
                 only=result_of(recipe, stages),
                 given=given(recipe, parents),
                 on_stage=lambda name, done, total: progress.update(done, total, name),
-                checkpoints=settings.model_dump(include=set(SHARED_SETTINGS)),
+                checkpoints=_checkpoints(settings),
                 train=_trainer(settings),
             )
         except PosttrainError as error:
@@ -155,6 +156,17 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
         shutil.copytree(made.path, out, dirs_exist_ok=True)
         ran = [record for record in made.record.family().values() if record.name in recipe.stages]
     return Work(made=made.record, blocks=followed_blocks(recipe, ran))
+
+
+def _checkpoints(settings: FollowSettings) -> dict[str, Any]:
+    """What the recipe's stages are told of checkpoints: a place of their own, as others follow recipes beside this one.
+
+    Candidates of an ablation may begin with the same step, and a run has one writer.
+    """
+    shared = settings.model_dump(include=set(SHARED_SETTINGS))
+    if settings.checkpoint_uri and settings.name:
+        shared["checkpoint_uri"] = f"{settings.checkpoint_uri.rstrip('/')}/{segment(settings.name)}"
+    return shared
 
 
 def _trainer(settings: FollowSettings) -> Callable[..., Record]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import tempfile
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from posttrain.errors import ConfigError, DataError
 from posttrain.storage.cache import cache_from
 from posttrain.storage.exchange import fetch, publish, read_text, refuse_others, write_text
 from posttrain.storage.store import open_store
-from posttrain.storage.uris import parse
+from posttrain.storage.uris import parse, segment
 from posttrain.taxonomy import Kind
 
 STORE_VARIABLE = "POSTTRAIN_STORE"  # a path, file:// or s3://bucket/prefix; empty = everything inline
@@ -153,7 +152,7 @@ def put_below(place: str, directory: Path, record: Record) -> str:
     """
     if by_reference(directory, record):
         return reference_at(directory).uri
-    uri = f"{place}/{re.sub(r'[^A-Za-z0-9_.-]+', '-', record.name)}-{content_of(record)[:16]}"
+    uri = f"{place}/{segment(record.name)}-{content_of(record)[:16]}"
     if read_text(f"{uri}/{RECORD_FILE}") is None:
         publish(directory, uri)
     return uri

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from posttrain.errors import ConfigError
 
 _SCHEMES = ("file", "s3")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
 
 # The keys of a secret with S3 credentials, each the environment variable of the same name; any may be absent.
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
@@ -47,3 +49,8 @@ def parse(uri: str) -> Place:
     if {".", ".."} & set(key.split("/")):
         raise ConfigError(f"{uri}: '.' and '..' mean nothing in a key; write it out")
     return Place(uri, "s3", key.strip("/"), bucket)
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path or key: what is no letter, digit, dot, - or _ becomes -, and no dot is in front."""
+    return _NOT_PLAIN.sub("-", name).lstrip(".") or "-"

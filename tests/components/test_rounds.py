@@ -16,6 +16,7 @@ from posttrain.diagnosis.recommend import read_recommendation
 from posttrain.errors import ConfigError, ContractError, DataError
 from posttrain.recipes.load import parse_recipe
 from posttrain.stage import execute
+from posttrain.storage.runs import runs_below
 from posttrain.taxonomy import Role
 from tests.made import based, demo, evaluated, prepared, problem, refused
 from tests.tiny import tiny_policy
@@ -370,6 +371,14 @@ def test_a_changed_artifact_is_not_recalled(home, tmp_path):
     file = tmp_path / "changed" / "evaluation.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     refused("recall", {}, {"uri": str(tmp_path / "changed"), "kind": "evaluation"}, tmp_path / "out", DataError)
+
+
+def test_who_follows_the_same_recipe_keeps_its_checkpoints_apart(home, tmp_path):
+    settings = {"recipe": RECIPE, "demos": demos(tmp_path), "checkpoint_uri": str(tmp_path / "kept")}
+    for label in ("one", "an/other"):
+        run("follow", {"base": home / "policy"}, tmp_path / label.replace("/", ""), name=label, **settings)
+    other, one = (each.name.split("/") for each in runs_below(str(tmp_path / "kept")))
+    assert (one[0], other[0], one[1]) == ("one", "an-other", other[1])
 
 
 def test_stage_settings_reach_the_followed_recipe(home, tmp_path):
