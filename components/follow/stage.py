@@ -152,7 +152,7 @@ def run(settings: FollowSettings, parents: Parents, out: Path, progress: Progres
                 raise
             progress.say(f"{recipe.title} cannot be taken: {error}")
             return _handed_on(base, out, f"{recipe.title} cannot be taken: {error}")
-        made = last_policy(paths, recipe, stages)
+        made = last_policy(paths, recipe, stages, files=False)  # by reference if nodes made it, and large
         shutil.copytree(made.path, out, dirs_exist_ok=True)
         ran = [record for record in made.record.family().values() if record.name in recipe.stages]
     return Work(made=made.record, blocks=followed_blocks(recipe, ran))

@@ -167,11 +167,10 @@ def _taken(place: str, kind: Kind, out: Path, page: Path, progress: Progress) ->
     record = take(f"{place}/{_RESULT}", kind, out)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(read_text(f"{place}/{_PAGE}") or "", encoding="utf-8")
-    # What nobody reads any more would stay for ever; of a result by reference these are the only files.
-    kept, below = by_reference(out, record), open_store(place)
+    # What nobody reads any more would stay for ever. A result by reference is these files, and the next try's too.
+    below, gone = open_store(place), f"{_PARENTS}/" if by_reference(out, record) else ""
     try:
-        names = [entry.name for entry in below.list()]
-        below.delete([name for name in names if not (kept and name.startswith(f"{_RESULT}/"))])
+        below.delete([entry.name for entry in below.list(gone)])
     except StorageError as error:
         progress.say(f"{place}: not removed ({error})")
     return record

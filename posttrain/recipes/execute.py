@@ -112,9 +112,9 @@ def run_stages(
     return paths
 
 
-def last_policy(paths: Mapping[str, Path], recipe: Recipe, stages: Stages) -> Artifact:
-    """The recipe's result among the artifacts that `run_stages` made."""
-    return obtain(paths[result_of(recipe, stages)], Kind.POLICY)
+def last_policy(paths: Mapping[str, Path], recipe: Recipe, stages: Stages, files: bool = True) -> Artifact:
+    """The recipe's result among the artifacts that `run_stages` made; `files` as in `obtain`."""
+    return obtain(paths[result_of(recipe, stages)], Kind.POLICY, files)
 
 
 def _wanted(spec: StageSpec, paths: Mapping[str, Path]) -> bool:

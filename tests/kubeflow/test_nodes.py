@@ -151,13 +151,14 @@ def test_a_large_result_is_handed_on_where_it_lies_and_found_by_the_next_try(
     assert hand_on(tmp_path / "out", made).startswith(str(tmp_path / "store" / "trainjobs"))
     (tmp_path / "out").rename(tmp_path / "earlier")
     assert spread(parents, tmp_path).id == made.id
+    assert (tmp_path / "page.html").read_text().lower().startswith("<!doctype html>")
     assert len(there.created) == 1
     left = {path.parent.name for path in (tmp_path / "store" / "trainjobs").rglob("posttrain.json")}
     assert left == {"result"}
 
 
 def test_of_a_recipe_that_is_followed_the_training_stages_are_done_by_nodes(
-    there: Held, parents: dict[str, list[Path]], tmp_path: Path
+    there: Held, parents: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there.story *= 2
     brief = f"with: {json.dumps(BRIEF)}"
@@ -174,8 +175,11 @@ stages:
     given = {"recipe": recipe, "demos": f"{parents['data'][0]}.jsonl", "checkpoint_uri": str(tmp_path / "kept")}
     base = {"base": parents["init"]}
     here = execute(load_stage("follow"), base, given, tmp_path / "here")
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
+    monkeypatch.setenv(INLINE_VARIABLE, "1")
     made = execute(load_stage("follow"), base, {**given, "nodes": GIVEN}, tmp_path / "out")
     assert (made.name, made.digest) == ("second", here.digest)
+    assert f"/trainjobs/{there.created[-1]['metadata']['name']}/" in hand_on(tmp_path / "out", made)
     first, second = (job["metadata"]["name"] for job in there.created)
     assert (first.partition("-")[0], second.partition("-")[0], there.jobs) == ("first", "second", {})
 
