@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from kfp import compiler, dsl
+from posttrain.components.catalogue import load_stage
 from posttrain.components.images import CONTROL
 from posttrain.components.prepare import prepare
 from posttrain.pipelines.scheduling import Scheduling, schedule
@@ -47,7 +48,7 @@ def chain(side: str, steps: int, control: str, uri: str, out: Path) -> Path:
         before = None
         for number in range(steps):
             task = empty() if side == "empty" else prepare(uri=uri, kind="problems", seed=number)
-            schedule(task, "control", Scheduling(**SCHEDULING), values)
+            schedule(task, load_stage("prepare"), Scheduling(**SCHEDULING), values)
             if before:
                 task.after(before)
             before = task
