@@ -28,6 +28,8 @@ def test_every_stage_that_trains_is_told_where_its_checkpoints_go(tmp_path, monk
 
     monkeypatch.setattr(execute, "execute", stage)
     stages = load_stages()
-    execute.run_stages(parse_recipe(RECIPE, "small", stages), stages, {"base": "x"}, tmp_path, checkpoints=shared)
+    execute.run_stages(
+        parse_recipe(RECIPE, "small", stages), stages, {"base": "x"}, tmp_path, checkpoints=shared, train=stage
+    )
     own = {"checkpoint_seconds": 5}
     assert told == {"first": {}, "rows": {}, "warm": shared or {}, "tuned": (shared or {}) | own}
