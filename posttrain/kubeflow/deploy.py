@@ -6,7 +6,6 @@ half-way is mended by looking again.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from posttrain.artifacts.differences import ABSENT, Difference, differences, shown
 from posttrain.kubeflow.connection import Server
 from posttrain.kubeflow.deployment import Deployment, Package, Schedule, checked, whole_of
 from posttrain.kubeflow.recurring import Change, mark, marked, remove, upsert
 
 _DIFF = 40  # places in which a pipeline differs that are shown
-_LONG = 60  # characters of a value, as of a component's code
-_NOTHING = object()
 
 
 class Deployer:
@@ -110,26 +108,14 @@ def _unused(version: str, names: set[str]) -> str:
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """Where two pipelines differ, the first of the places."""
-    lines = [*_differences("", old, new)]
+    lines = [_line(each) for each in differences(old, new)]
     more = (f"… and {len(lines) - _DIFF} more",) if len(lines) > _DIFF else ()
     return (*lines[:_DIFF], *more)
 
 
-def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{path}.{key}".lstrip("."), old.get(key, _NOTHING), new.get(key, _NOTHING))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, pair in enumerate(zip(old, new, strict=True)):
-            yield from _differences(f"{path}[{number}]", *pair)
-    elif old is _NOTHING:
-        yield f"+ {path}: {_shown(new)}"
-    elif new is _NOTHING:
-        yield f"- {path}: {_shown(old)}"
-    elif old != new:  # 3.0, which KFP's compiler writes, is 3, which its server says
-        yield f"~ {path}: {_shown(old)} → {_shown(new)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONG else f"{text[:_LONG]}… ({len(text)} characters)"
+def _line(each: Difference) -> str:
+    if each.old is ABSENT:
+        return f"+ {each.place}: {shown(each.new)}"
+    if each.new is ABSENT:
+        return f"- {each.place}: {shown(each.old)}"
+    return f"~ {each.place}: {shown(each.old)} → {shown(each.new)}"

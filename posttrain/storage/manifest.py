@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from posttrain.artifacts.differences import differences, shown
 from posttrain.artifacts.digests import digest_value
 from posttrain.errors import DataError
 from posttrain.storage.layout import BLOBS
 
 FORMAT = 1
-_SHOWN = 60  # characters of a value in a list of differences
-_ABSENT = object()
 
 
 class FileRef(BaseModel):
@@ -84,27 +82,10 @@ class Identity(BaseModel):
 
     def differences(self, other: Identity) -> list[str]:
         """Each field in which another run differs from this one: `parameters.learning_rate: 0.1 there, 0.2 here`."""
-        here, there = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
-            f"{name}: {_shown(there.get(name, _ABSENT))} there, {_shown(here.get(name, _ABSENT))} here"
-            for name in sorted(here.keys() | there.keys())
-            if here.get(name, _ABSENT) != there.get(name, _ABSENT)
+            f"{each.place}: {shown(each.old)} there, {shown(each.new)} here"
+            for each in differences(other.model_dump(mode="json"), self.model_dump(mode="json"))
         ]
-
-
-def _flat(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted names of what is not a dict; an empty dict is nothing."""
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{above}{key}.") if isinstance(inner, dict) else {f"{above}{key}": inner}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    if value is _ABSENT:
-        return "absent"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class Manifest(BaseModel):
