@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from kfp import dsl, kubernetes
 from posttrain.components.images import CONTROL, TRAIN
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from posttrain.errors import ConfigError
 from posttrain.kubeflow import webhook
 from posttrain.recipes.execute import SHARED_SETTINGS, keeps_checkpoints
-from posttrain.settings import validated
+from posttrain.settings import read_yaml, validated
 from posttrain.stage import Stage
 from posttrain.storage import cache
 from posttrain.storage.options import VARIABLES
@@ -140,12 +138,7 @@ def read_scheduling(path: Path | None) -> Scheduling:
     Raises:
         ConfigError: the file is missing, not YAML, or has an unknown or wrong value.
     """
-    if path is None:
-        return Scheduling()
-    try:
-        return validated(Scheduling, yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    return validated(Scheduling, read_yaml(path), str(path)) if path else Scheduling()
 
 
 # What KFP calls backoff_max_duration is the budget of all attempts from the start of the first: its default of an hour

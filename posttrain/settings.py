@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +31,24 @@ class Settings(BaseModel):
 
 Model = TypeVar("Model", bound=BaseModel)
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def read_yaml(file: Path) -> Any:
+    """What a person wrote in a file; {} where it is empty.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not YAML in UTF-8.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not text ({error}); write YAML in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; check the path, and your rights to it") from None
 
 
 def validated(model: type[Model], values: Any, where: str) -> Model:

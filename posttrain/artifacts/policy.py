@@ -51,12 +51,19 @@ def inspect_policy(directory: Path) -> dict[str, str | int | float]:
     }
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{file}: not text ({error}); save the model again") from None
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(_text(file))
+    except json.JSONDecodeError as error:
         raise PolicyError(f"{file}: not JSON ({error}); save the model again") from None
     if not isinstance(value, dict):
         raise PolicyError(f"{file}: {type(value).__name__} instead of an object; save the model again")
@@ -92,7 +99,7 @@ def _refuse_unsafe(directory: Path, config: dict[str, Any]) -> None:
 def _chat_template(directory: Path) -> str:
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return digest_value(file.read_text(encoding="utf-8"))  # as the same text in tokenizer_config.json
+        return digest_value(_text(file))  # as the same text in tokenizer_config.json
     template = _read_json(directory / "tokenizer_config.json").get("chat_template")
     return digest_value(template) if template else ""
 

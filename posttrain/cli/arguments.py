@@ -10,6 +10,7 @@ import yaml
 from posttrain.errors import ConfigError, nearest
 from posttrain.recipes.load import overlaid
 from posttrain.recipes.schema import Recipe
+from posttrain.settings import read_yaml
 
 
 def parse_inputs(recipe: Recipe, arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
@@ -83,10 +84,7 @@ def changed(recipe: Recipe, file: Path | None, changes: list[str]) -> Recipe:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        asked = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
+    asked = read_yaml(file)
     if not isinstance(asked, dict) or not all(isinstance(settings, dict) for settings in asked.values()):
         raise ConfigError(f"{file}: write stage: {{setting: value}}")
     return asked

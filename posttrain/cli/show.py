@@ -87,11 +87,13 @@ def write_report(run: Path, output: Path) -> None:
     Raises:
         DataError: there is no run.
     """
+    from posttrain.artifacts.digests import RECORD_FILE
+    from posttrain.cli.run import ARGUMENTS_FILE
     from posttrain.report.page import Page, render
     from posttrain.report.run import Run, run_blocks
 
-    if not run.is_dir():
-        raise DataError(f"{run}: no such directory; give a run's, as printed by posttrain run")
+    if not (run / ARGUMENTS_FILE).is_file() and not any(run.rglob(RECORD_FILE)):
+        raise DataError(f"{run}: no run is there; give a run's directory, as printed by posttrain run")
     page = Page(f"Run {run.resolve().name}", run_blocks(Run.in_directory(run)))
     output.write_text(render(page), encoding="utf-8")
     print(f"report: {output}")

@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from posttrain.errors import ConfigError, nearest
-from posttrain.settings import validated
+from posttrain.settings import read_yaml, validated
 
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
@@ -90,10 +90,7 @@ def read_deployment(path: Path) -> Deployment:
     Raises:
         ConfigError: the file cannot be read, or says what makes no sense; the field is named.
     """
-    try:
-        return validated(Deployment, yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    return validated(Deployment, read_yaml(path), str(path))
 
 
 @dataclass(frozen=True)

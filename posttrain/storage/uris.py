@@ -31,6 +31,8 @@ def parse(uri: str) -> Place:
     Raises:
         ConfigError: the scheme is unknown, or bucket or key are missing.
     """
+    if (scheme := uri.partition(":")[0]) in _SCHEMES and not uri.startswith(f"{scheme}://"):
+        raise ConfigError(f"{uri}: write {scheme}://{'bucket/key' if scheme == 's3' else '/path'}")
     if "://" not in uri:
         return Place(uri, "file", uri)
     parts = urlsplit(uri)

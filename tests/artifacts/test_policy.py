@@ -84,6 +84,8 @@ def cut(policy, size):
         (lambda p: edit(p / "tokenizer_config.json", auto_map={}), ["tokenizer_config.json", "trust_remote_code"]),
         (lambda p: (p / "config.json").unlink(), ["no config.json"]),
         (lambda p: (p / "config.json").write_text("{"), ["config.json", "not JSON"]),
+        (lambda p: (p / "config.json").write_bytes(b"\xaa"), ["config.json", "not text"]),
+        (lambda p: (p / "chat_template.jinja").write_bytes(b"\xaa"), ["chat_template.jinja", "not text"]),
         (lambda p: (p / "config.json").write_text("[]"), ["config.json", "list instead of an object"]),
         (lambda p: (p / "tokenizer.json").unlink(), ["no tokenizer", "beside the model"]),
         (lambda p: cut(p, -1), ["model.safetensors", "cut short", "fetch it again"]),
@@ -97,6 +99,7 @@ def cut(policy, size):
     ],
     ids=[
         *["pickle", "no weights", "remote model code", "remote tokenizer code", "no config", "cut config"],
+        *["config is no text", "template is no text"],
         *["config is a list", "no tokenizer", "last byte lost", "cut header", "cut length", "empty", "odd header"],
     ],
 )

@@ -128,8 +128,9 @@ def test_lineage_of_a_broken_artifact(mistake, tmp_path):
 
 
 def test_a_report_needs_a_run(mistake, tmp_path):
-    assert "no such directory" in mistake("report", tmp_path / "missing")
-    assert not (tmp_path / "missing").exists()
+    assert "no run is there" in mistake("report", tmp_path / "missing")
+    assert "no run is there" in mistake("report", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_world_names_those_there_are(mistake, tmp_path):

@@ -136,5 +136,8 @@ def test_a_scheduling_file_is_read(tmp_path):
     assert read_scheduling(tmp_path / "scheduling.yaml") == Scheduling(retries=5, shared_memory="1Gi")
     (tmp_path / "empty.yaml").write_text("")
     assert read_scheduling(tmp_path / "empty.yaml") == read_scheduling(None) == Scheduling()
-    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+    with pytest.raises(ConfigError, match=r"missing\.yaml: No such file or directory; check the path"):
         read_scheduling(tmp_path / "missing.yaml")
+    (tmp_path / "other.yaml").write_bytes(b"retries: \xaa")
+    with pytest.raises(ConfigError, match=r"other\.yaml: not text .*; write YAML in UTF-8"):
+        read_scheduling(tmp_path / "other.yaml")

@@ -63,6 +63,12 @@ def test_a_bucket_alone_is_not_a_place(tmp_path, uri):
         fetch(uri, tmp_path)
 
 
+@pytest.mark.parametrize("uri", ["s3:", "s3:/bucket/key", "file:/key"])
+def test_a_scheme_without_its_slashes_is_no_path(tmp_path, uri):
+    with pytest.raises(ConfigError, match=rf"^{uri}: write (s3://bucket/key|file:///path)$"):
+        fetch(uri, tmp_path)
+
+
 def test_publishing_to_a_path_is_whole_and_never_over_something(tmp_path, artifact):
     publish(artifact, f"file://{tmp_path}/to/here")
     assert contents(tmp_path / "to" / "here") == FILES
