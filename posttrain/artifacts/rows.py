@@ -14,6 +14,7 @@ from posttrain.errors import DataError
 Row = dict[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+_NOT_JSON = (ValueError, RecursionError)  # no JSON, no text, a number or a nesting too long for Python
 
 
 @dataclass
@@ -87,8 +88,8 @@ def _read_parquet(file: Path, name: str, into: Rows) -> None:
 
 def _read_json(file: Path, name: str, into: Rows) -> None:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        rows = json.loads(file.read_bytes())  # bytes, which may begin with a byte-order mark
+    except _NOT_JSON as error:
         raise DataError(f"{name}: not JSON ({error}); write a list of objects, or JSONL") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
         into.add(row, f"{name}: row {number}")
@@ -102,7 +103,7 @@ def _read_jsonl(file: Path, name: str, into: Rows) -> None:
             place = f"{name}:{number}"
             try:
                 into.add(json.loads(line), place)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            except _NOT_JSON as error:
                 into.malformed.append(f"{place}: not JSON ({error})")
 
 

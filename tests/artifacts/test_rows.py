@@ -80,6 +80,20 @@ def test_malformed_lines_are_counted_with_their_numbers(tmp_path):
     assert not any("\n" in complaint for complaint in read.malformed)
 
 
+def test_lines_that_python_will_not_read_are_counted(tmp_path):
+    deep, long = b'{"n":' + b"[" * 100_000, b'{"n": ' + b"1" * 10_000 + b"}"
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([deep, long, b'{"n": 3}']))
+    read = read_rows(tmp_path / "rows.jsonl")
+    assert read.rows == [{"n": 3}]
+    assert [": not JSON (" in complaint for complaint in read.malformed] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, name):
+    (tmp_path / name).write_text('{"n": 1}', encoding="utf-8-sig")
+    assert read_rows(tmp_path / name).rows == [{"n": 1}]
+
+
 def test_an_entry_of_a_list_that_is_no_object_is_counted(tmp_path):
     (tmp_path / "rows.json").write_text('[{"n": 1}, 5]')
     read = read_rows(tmp_path / "rows.json")
@@ -91,6 +105,7 @@ def test_an_entry_of_a_list_that_is_no_object_is_counted(tmp_path):
     [
         ("rows.json", b"[{]", "not JSON"),
         ("rows.json", b"\xff\xfe\xfd", "not JSON"),
+        ("rows.json", b"[" * 100_000, "not JSON"),
         ("rows.parquet", b"nothing of the kind", "not a Parquet file"),
         ("rows.csv", b"a,b", "unknown format '.csv'; use .jsonl, .json, .parquet"),
     ],

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 
 import pytest
+import yaml
 from posttrain.components.catalogue import load_stages
 from posttrain.pipelines.compiler import compile_recipe
+from posttrain.pipelines.local import inputs_first
 from posttrain.pipelines.scheduling import Scheduling
 
 from posttrain.artifacts.record import REFERENCE_FILE, read_record
-from posttrain.recipes.load import parse_recipe
+from posttrain.recipes.load import load_recipe, parse_recipe
+from posttrain.recipes.loops import improve_recipe
 from posttrain.reuse import RUNS_VARIABLE
 from posttrain.storage.references import INLINE_VARIABLE, STORE_VARIABLE
 from tests.made import demo, jsonl
@@ -32,6 +37,36 @@ stages:
   tuned: {{use: sft, parents: {{init: first, data: rows}}, role: expansion,
     with: {{max_steps: {STEPS}, batch_size: 2, logging_steps: 1}}}}
 """
+
+
+@pytest.mark.parametrize("name", ["sft-rl-distil", "deepseek-r1", "improve"])
+def test_what_a_person_brought_is_read_before_anything_samples_or_trains(tmp_path, name):
+    recipe = improve_recipe(2) if name == "improve" else load_recipe(name, load_stages())
+    compile_recipe(recipe, tmp_path / "pipeline.yaml")
+    compiled = (tmp_path / "pipeline.yaml").read_text(encoding="utf-8")
+    (kept, before), (same, after) = apart(compiled), apart(inputs_first(compiled))
+    assert same == kept
+    order = [*TopologicalSorter(after).static_order()]  # an error where tasks wait for each other
+    read = {"base", "prepare"}
+    early = {task for task in order if room(task) in read and {room(each) for each in above(task, before)} <= read}
+    assert len(early) > 1
+    for task in order:
+        assert after[task] == before[task] if task in early else after[task] == before[task] | early
+
+
+def apart(pipeline):
+    """A compiled pipeline without the order of its tasks, and task → those that it waits for."""
+    spec, *platforms = yaml.safe_load_all(pipeline)
+    tasks = spec["root"]["dag"]["tasks"]
+    return [spec, *platforms], {name: set(task.pop("dependentTasks", [])) for name, task in tasks.items()}
+
+
+def room(task):
+    return re.sub(r"-\d+$", "", task)
+
+
+def above(task, waits):
+    return set.union(waits[task], *(above(each, waits) for each in waits[task]))
 
 
 class Runs:
