@@ -11,6 +11,7 @@ from posttrain.errors import ConfigError, nearest
 from posttrain.recipes.load import overlaid
 from posttrain.recipes.schema import Recipe
 from posttrain.settings import read_yaml
+from posttrain.storage.uris import parse
 
 
 def parse_inputs(recipe: Recipe, arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
@@ -41,20 +42,28 @@ def parse_inputs(recipe: Recipe, arguments: list[str], defaults: dict[str, str])
 
 
 def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
-    """Inputs that a stage reads by `uri` must be there before anything starts.
+    """Inputs that a stage reads by `uri` must be there before anything starts, and the registry be a place.
 
     Raises:
-        ConfigError: a local path is not.
+        ConfigError: a local path is not there, or a URI means nothing.
     """
-    read = {spec.bound()["uri"] for spec in recipe.stages.values() if "uri" in spec.bound()}
+    bound = [spec.bound() for spec in recipe.stages.values()]
+    read = {each["uri"] for each in bound if "uri" in each}
     for name in recipe.inputs:
+        if name in read | {each["registry"] for each in bound if "registry" in each}:
+            parse(inputs[name])
         optional = recipe.inputs[name].default == "" and not inputs[name]
         if name in read and not optional and "://" not in inputs[name] and not Path(inputs[name]).exists():
             raise ConfigError(f"--{name.replace('_', '-')} {inputs[name]}: no such file or directory")
 
 
 def absolute(value: str) -> str:
-    """Stages run elsewhere, so a path is passed on absolute; a URI and nothing stay as they are."""
+    """Stages run elsewhere, so a path is passed on absolute; a URI and nothing stay as they are.
+
+    Raises:
+        ConfigError: it looks like a URI, and is none that we know.
+    """
+    parse(value)
     return str(Path(value).absolute()) if value and "://" not in value else value
 
 

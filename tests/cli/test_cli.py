@@ -104,6 +104,24 @@ def test_a_run_needs_its_inputs(mistake, tmp_path, arguments, mentions):
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("out", "more", "mention"),
+    [
+        ("gs://bucket/out", [], "gs://bucket/out/registry: unknown scheme 'gs'"),
+        ("out", ["--registry", "s3://bucket"], "s3://bucket: give a bucket and a key"),
+        ("out", ["--checkpoints", "s3:/bucket/kept"], "s3:/bucket/kept: write s3://bucket/key"),
+        ("out", ["--base", "hf://model"], "hf://model: unknown scheme 'hf'"),
+    ],
+    ids=["out", "registry", "checkpoints", "base"],
+)
+def test_where_things_go_must_be_a_place_before_anything_starts(mistake, tmp_path, monkeypatch, out, more, mention):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").touch()
+    given = [word for name in ("base", "problems", "held-out", "demos") for word in (f"--{name}", "there")]
+    assert mention in mistake("run", "sft-rl-distil", "--out", out, *given, *more)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_lineage_is_told_oldest_first(posttrain, tmp_path):
     held_out = prepared(tmp_path / "held_out", [problem(n) for n in range(5)], name="held_out_problems")
     data = prepared(
