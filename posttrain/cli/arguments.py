@@ -48,9 +48,9 @@ def refuse_missing(recipe: Recipe, inputs: dict[str, str]) -> None:
         ConfigError: a local path is not there, or a URI means nothing.
     """
     bound = [spec.bound() for spec in recipe.stages.values()]
-    read = {each["uri"] for each in bound if "uri" in each}
+    read, written = ({each[setting] for each in bound if setting in each} for setting in ("uri", "registry"))
     for name in recipe.inputs:
-        if name in read | {each["registry"] for each in bound if "registry" in each}:
+        if name in read | written:
             parse(inputs[name])
         optional = recipe.inputs[name].default == "" and not inputs[name]
         if name in read and not optional and "://" not in inputs[name] and not Path(inputs[name]).exists():
